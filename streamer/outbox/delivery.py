@@ -1,0 +1,229 @@
+"""One sink's task: connect, take, send, settle; when that fails, close, back off, connect again and replay.
+
+    starting ──connect──▶ ok ──failure──▶ down ──connect, send acknowledged──▶ ok
+                                           └──final──▶ down for good, `run` returns
+
+A failure never leaves this file: whatever a sink raises ends in `down` with a reason, and the batch waits again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from streamer.config import Outbox as OutboxSettings
+from streamer.config import seconds
+from streamer.contracts import Clock, Emit, Sink, Status
+from streamer.errors import NotConnected, PermanentlyRefused
+from streamer.model.observations import Degraded, Recovered
+from streamer.model.wire import Entry
+from streamer.outbox.backlog import Backlog
+from streamer.outbox.retry import delay_seconds
+from streamer.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+GATHER_SECONDS: Final = 0.02  # samples wait this long for company: one send for what 500 containers say, not 500
+CLOSE_SECONDS: Final = 5.0
+REFUSED_RETRY_SECONDS: Final = 30.0
+DRAIN_RETRY_SECONDS: Final = 1.0  # at the end nobody waits for a long back-off
+
+
+class Delivery:
+    """Brings the entries of one sink to it, in order, however often that takes."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        types: frozenset[str],
+        *,
+        settings: OutboxSettings,
+        clock: Clock,
+        telemetry: Telemetry,
+        emit: Emit,
+        chance: Callable[[], float],
+        on_loss: Callable[[], None],
+    ) -> None:
+        self.sink: Final = sink
+        self.component: Final = f"sink.{sink.name}"
+        self.backlog: Final = Backlog(durable_bytes=settings.durable_bytes, stats_bytes=settings.stats_bytes)
+        self._types: Final = types
+        self._batch: Final = (settings.batch_messages, settings.batch_bytes)
+        self._connect_seconds: Final = seconds(settings.connect_timeout)
+        self._send_seconds: Final = seconds(settings.send_timeout)
+        self._clock, self._telemetry, self._emit, self._chance, self._on_loss = clock, telemetry, emit, chance, on_loss
+        self._wake: Final = asyncio.Event()  # something is to be sent
+        self._hurry: Final = asyncio.Event()  # the end is near: do not wait out a back-off
+        self._settled: Final = asyncio.Event()  # nothing waits and nothing is in flight
+        self._settled.set()
+        self._draining = False
+        self._gone = False
+        self._failures = 0  # in a row
+        self._said = ""  # the kind of trouble that was last emitted
+        self._status = Status(self.component, "starting", since_ms=self._now_ms())
+        telemetry.set("streamer_sink_up", 0, sink.name)
+
+    def offer(self, entries: Sequence[Entry]) -> None:
+        """Take in what this sink wants of these; never waits."""
+        if self._gone:
+            return
+        idle = self.backlog.urgency(*self._batch) == "none"
+        for entry in entries:
+            if entry.topic.short in self._types:
+                self.backlog.offer(entry)
+        urgency = self.backlog.urgency(*self._batch)
+        if urgency == "now" or (idle and urgency == "gather"):
+            self._wake.set()
+        if urgency != "none":
+            self._settled.clear()
+        self._account()
+
+    async def run(self) -> None:
+        """Deliver until cancelled, or until the sink is gone for good."""
+        try:
+            while not self._gone:
+                try:
+                    await self._connect()
+                    while True:
+                        await self._deliver(await self._next())
+                except PermanentlyRefused as refused:
+                    self._down("refused", refused.problem, refused.remedy)
+                    pause = REFUSED_RETRY_SECONDS
+                    self._gone = refused.final
+                except NotConnected as trouble:
+                    self._down("down", trouble.problem, trouble.remedy)
+                    pause = delay_seconds(self._failures, self._chance())
+                except Exception as bug:  # noqa: BLE001  a sink may be anybody's: its bug must not stop the others, nor lose the batch
+                    self._log_bug(bug)
+                    self._down("down", f"unexpected {type(bug).__name__}: {bug}", "report this with the traceback in the log")
+                    pause = delay_seconds(self._failures, self._chance())
+                await self._close()
+                if not self._gone:
+                    await self._pause(pause)
+            self._abandon()
+        finally:
+            await self._close()
+
+    async def drain(self) -> None:
+        """Send what waits without gathering, and return when nothing is left."""
+        self._draining = True
+        self._hurry.set()
+        self._wake.set()
+        await self._settled.wait()
+
+    def status(self) -> Status:
+        """How it is, since when, and what to do about it."""
+        return self._status
+
+    async def _connect(self) -> None:
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                await self.sink.connect()
+        except TimeoutError:
+            raise NotConnected(f"no connection within {self._connect_seconds:g} s") from None
+        if self.backlog.urgency(*self._batch) == "none":
+            self._up()
+
+    async def _next(self) -> list[Entry]:
+        """Wait for the next batch: at once for a durable message or a full batch, else what gathers in 20 ms."""
+        gathered = False
+        while True:
+            urgency = self.backlog.urgency(*self._batch)
+            if urgency == "now" or (urgency == "gather" and (gathered or self._draining)):
+                if batch := self.backlog.take(*self._batch):
+                    return batch
+                self._after_settling()  # only samples that were given up
+                continue
+            self._wake.clear()
+            if urgency == "none":
+                await self._wake.wait()
+            else:
+                gathered = not await _set_within(self._wake, GATHER_SECONDS)
+
+    async def _deliver(self, batch: list[Entry]) -> None:
+        try:
+            async with asyncio.timeout(self._send_seconds):
+                receipt = await self.sink.send(batch)
+            self.backlog.settle(receipt.rejected)
+        except TimeoutError:
+            self.backlog.give_back()
+            raise NotConnected(f"no acknowledgement within {self._send_seconds:g} s") from None
+        except BaseException:  # cancelled too: what is not acknowledged counts as left
+            self.backlog.give_back()
+            raise
+        delivered = len(batch) - len(receipt.rejected)
+        self._telemetry.count("streamer_sink_delivered_total", self.sink.name, batch[0].topic.lane, by=delivered)
+        self._up()
+        self._after_settling()
+
+    def _after_settling(self) -> None:
+        if self.backlog.statistics().messages == 0:
+            self._settled.set()
+        self._account()
+
+    async def _close(self) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.sink.close()
+        except TimeoutError:
+            log.warning("%s did not close within %g s and is left behind", self.component, CLOSE_SECONDS)
+        except Exception as bug:  # noqa: BLE001  `close` promises not to raise; what it does all the same must not stop the next attempt
+            self._log_bug(bug)
+
+    async def _pause(self, pause: float) -> None:
+        if self._draining:
+            pause = min(pause, DRAIN_RETRY_SECONDS)
+        if await _set_within(self._hurry, pause):
+            self._hurry.clear()
+
+    def _up(self) -> None:
+        if self._status.state == "ok":
+            return
+        self._failures = 0
+        self._status = Status(self.component, "ok", since_ms=self._now_ms())
+        self._telemetry.set("streamer_sink_up", 1, self.sink.name)
+        if self._said:
+            self._said = ""
+            self._emit(Recovered(self.component, self._clock.wall_ns()))
+
+    def _down(self, kind: str, reason: str, remedy: str) -> None:
+        """Note a failure; said once for each kind of trouble until the sink works again."""
+        self._failures += 1
+        self._telemetry.count("streamer_sink_failures_total", self.sink.name)
+        self._telemetry.set("streamer_sink_up", 0, self.sink.name)
+        since_ms = self._status.since_ms if self._status.state == "down" else self._now_ms()
+        self._status = Status(self.component, "down", reason, remedy, since_ms)
+        if self._said != kind:
+            self._said = kind
+            self._emit(Degraded(self.component, self._clock.wall_ns(), reason, remedy))
+
+    def _log_bug(self, bug: Exception) -> None:
+        if self._status.state != "down":  # once, not at every attempt
+            log.error("%s: unexpected error", self.component, exc_info=bug)
+
+    def _abandon(self) -> None:
+        self.backlog.abandon()
+        self._settled.set()
+        self._account()
+
+    def _account(self) -> None:
+        durable, stats = self.backlog.statistics()
+        for lane, waiting in (("durable", durable), ("stats", stats)):
+            self._telemetry.set("streamer_sink_backlog_messages", waiting.messages, self.sink.name, lane)
+            self._telemetry.set("streamer_sink_backlog_bytes", waiting.bytes, self.sink.name, lane)
+        if self.backlog.has_losses:
+            self._on_loss()
+
+    def _now_ms(self) -> int:
+        return self._clock.wall_ns() // 1_000_000
+
+
+async def _set_within(event: asyncio.Event, limit_seconds: float) -> bool:
+    """Whether the event was set in time."""
+    try:
+        async with asyncio.timeout(limit_seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
