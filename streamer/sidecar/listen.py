@@ -1,0 +1,137 @@
+"""Address -> listening socket. Bound here and not by the HTTP server, which leaves unix sockets open to everybody."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from typing import Final
+
+from streamer.config import Http, Listen, listen_address
+from streamer.errors import ConfigError
+
+BACKLOG: Final = 128
+UNIX_MODE: Final = 0o660
+_LIVE_CHECK_SECONDS: Final = 1.0
+_ELSEWHERE: Final = "choose another address with --listen, or --listen off"
+
+
+def allowed(settings: Http) -> Listen | None:
+    """The address to bind; None for `off`.
+
+    Raises:
+        ConfigError: it is no address, or other machines could reach it and `http.insecure` does not allow that.
+    """
+    try:
+        address = listen_address(settings.listen)
+    except ValueError as wrong:
+        raise _error(str(wrong), settings.listen, "write HOST:PORT, unix:/path or off") from None
+    if address is not None and not address.loopback and not settings.insecure:
+        raise _error(
+            "other machines could reach this address, and nothing asks them who they are",
+            settings.listen,
+            "listen on 127.0.0.1, [::1] or unix:/path, or allow it with --insecure (http.insecure = true)",
+        )
+    return address
+
+
+def bind(address: Listen, listen: str) -> socket.socket:
+    """A socket that listens there; clients wait in its backlog until it is served. `listen`: the address as configured.
+
+    Raises:
+        ConfigError: the address cannot be had; says why and what to do.
+    """
+    return _bind_unix(address.path, listen) if address.path else _bind_tcp(address, listen)
+
+
+def release(path: str, inode: int) -> None:
+    """Remove a unix socket's path behind us, unless somebody has put another one there."""
+    if inode and inode_of(path) == inode:
+        os.unlink(path)
+
+
+def inode_of(path: str) -> int:
+    """Inode of what is at `path` now, 0 for nothing."""
+    try:
+        return os.lstat(path).st_ino
+    except OSError:
+        return 0
+
+
+def _bind_tcp(address: Listen, listen: str) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as wrong:
+        raise _error(f"no such host: {wrong}", listen, _ELSEWHERE) from None
+    # `localhost` may be both ::1 and 127.0.0.1: the one that every client knows goes first
+    family, kind, protocol, _, where = min(found, key=lambda each: each[0] != socket.AF_INET)
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # TIME_WAIT of an earlier run is no reason to fail
+        listening.bind(where)
+        listening.listen(BACKLOG)
+    except OSError as wrong:
+        listening.close()
+        raise _tcp_error(wrong, listen) from None
+    return listening
+
+
+def _tcp_error(wrong: OSError, listen: str) -> ConfigError:
+    if wrong.errno == errno.EADDRINUSE:
+        return _error("another program listens there", listen, f"stop it, {_ELSEWHERE}")
+    if wrong.errno == errno.EACCES:
+        return _error("ports below 1024 need CAP_NET_BIND_SERVICE", listen, _ELSEWHERE)
+    if wrong.errno == errno.EADDRNOTAVAIL:
+        return _error("this machine has no such address", listen, _ELSEWHERE)
+    return _error(os.strerror(wrong.errno or 0), listen, _ELSEWHERE)
+
+
+def _bind_unix(path: str, listen: str) -> socket.socket:
+    _clear(path, listen)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listening.bind(path)
+        os.chmod(path, UNIX_MODE)  # before listen(): until then nobody can connect, whatever the umask allowed
+        listening.listen(BACKLOG)
+    except (OSError, ValueError) as wrong:
+        listening.close()
+        raise _error(
+            _unix_problem(wrong, path), listen, f"make the directory and let this user write to it, {_ELSEWHERE}"
+        ) from None
+    return listening
+
+
+def _unix_problem(wrong: Exception, path: str) -> str:
+    if isinstance(wrong, OSError) and wrong.errno:
+        return f"{wrong.strerror}: {os.path.dirname(path) or '.'}"
+    return str(wrong)  # too long for a socket, or holds a NUL
+
+
+def _clear(path: str, listen: str) -> None:
+    """Remove what a killed run has left behind; refuse anything that is alive or is not ours to remove."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise _error("something that is not a socket is at this path, and stays there", listen, f"remove it, {_ELSEWHERE}")
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return  # bind says what is wrong with the path, if anything
+    except OSError as wrong:
+        raise _error(str(wrong), listen, _ELSEWHERE) from None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_LIVE_CHECK_SECONDS)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:  # nobody listens
+            os.unlink(path)
+            return
+        except FileNotFoundError:  # it has gone just now
+            return
+        except OSError as wrong:  # no permission, or a full backlog: it may well be alive
+            raise _error(
+                f"the socket that is there cannot be tried: {wrong}", listen, f"stop what listens there, {_ELSEWHERE}"
+            ) from None
+    raise _error("another program listens there", listen, f"stop it, {_ELSEWHERE}")
+
+
+def _error(problem: str, listen: str, remedy: str) -> ConfigError:
+    return ConfigError(problem, key="http.listen", value=listen, remedy=remedy)

@@ -1,0 +1,99 @@
+"""A memory with two hosts' worth of things to ask about, and the sidecar over it: in process or really listening."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+import streamer
+from streamer.clock import SystemClock
+from streamer.config import Http
+from streamer.contracts import Status
+from streamer.memory import Memory
+from streamer.model import messages as m
+from streamer.sidecar.api import Context
+from streamer.sidecar.prometheus import Exposition
+from streamer.sidecar.routes import application
+from streamer.sidecar.server import Sidecar
+from streamer.telemetry import Telemetry
+from tests.support.said import Teller
+
+WEB = "4f6b" + "1" * 60
+DB = "4f6b" + "2" * 60
+OLD = "9999" + "3" * 60
+
+
+class House:
+    """One agent's memory and numbers, and how to ask about them."""
+
+    def __init__(self) -> None:
+        self.memory = Memory(samples=60)
+        self.tell = Teller(self.memory)
+        self.telemetry = Telemetry()
+        self.components = [Status("source.cgroup", "ok"), Status("sink.kafka", "ok")]
+        self.context = Context(
+            self.memory, self.telemetry, self.statuses, Exposition(self.telemetry, streamer.__version__), ("source.cgroup",)
+        )
+        self.app = application(self.context)
+
+    def statuses(self) -> list[Status]:
+        return self.components
+
+    def fill(self) -> None:
+        """A running web server, a raw cgroup, a job that has ended in an OOM kill, host facts and a gap."""
+        tell = self.tell
+        tell.say(m.HOST)
+        tell.created(WEB, name="web", aliases=["web"])
+        tell.created("/a/raw one", runtime="raw", name="/a/raw one", cgroup_path="/a/raw one")
+        killed = tell.created(OLD, name="job", aliases=["job"])
+        for number in range(4):
+            tell.sampled(WEB, cpu_usage_ns=number)
+        tell.say(m.OOM, container_id=OLD, incarnation=killed.incarnation)  # type: ignore[attr-defined]
+        tell.deleted(OLD, name="job", aliases=["job"])
+        tell.say(m.CONTROL, "control.gap")
+
+    def client(self) -> httpx.AsyncClient:
+        """A client that calls the application in this process; an exception in it fails the test."""
+        return httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url="http://sidecar")
+
+    def sidecar(self, listen: str = "127.0.0.1:0", *, insecure: bool = False) -> Sidecar:
+        settings = Http(listen=listen, insecure=insecure)
+        return Sidecar(settings, self.memory, self.telemetry, self.statuses, SystemClock())
+
+    @contextlib.asynccontextmanager
+    async def serving(self, listen: str = "127.0.0.1:0") -> AsyncIterator[Sidecar]:
+        """A sidecar that really listens, cancelled and waited for at the end."""
+        sidecar = self.sidecar(listen)
+        sidecar.open()
+        running = asyncio.create_task(sidecar.run())
+        try:
+            yield sidecar
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+            sidecar.close()  # when it was cancelled before its first step
+
+
+@pytest.fixture
+def house() -> House:
+    """A filled house."""
+    house = House()
+    house.fill()
+    return house
+
+
+@pytest.fixture
+def empty_house() -> House:
+    """An agent that has just started: nothing was said yet."""
+    return House()
+
+
+@pytest.fixture
+def socket_path(tmp_path: Path) -> Path:
+    return tmp_path / "http.sock"
