@@ -1,0 +1,200 @@
+"""Reads the numbers of one cgroup, again and again, as cheaply as the kernel lets us.
+
+Files are opened once and read with pread(2) as long as the budget of descriptors lasts: opening and closing costs eight
+times as much as reading. A descriptor of a removed cgroup answers ENODEV, so an old reader never reads a new cgroup of
+the same name; where files are opened again, the inode of the directory is compared.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import repeat
+from typing import Any, Final
+
+from streamer.kernel.budget import DescriptorBudget
+from streamer.kernel.files import parser
+from streamer.kernel.hierarchy import Hierarchies
+from streamer.kernel.limits import read_populated, read_procs, read_spec
+from streamer.kernel.network import NetDev
+from streamer.kernel.opened import OpenFiles
+from streamer.kernel.plan import SMALL, KernelFile, Plan, plan_for
+from streamer.model.stats import ABSENT, Sample
+
+__all__ = ["CgroupReader", "DescriptorBudget", "read_populated", "read_procs", "read_spec"]
+
+_SMALL: Final = repeat(SMALL)
+_START: Final = repeat(0)
+_PAGE: Final = 4000
+_PAGE_NEARLY: Final = 2000
+"""Of a list the kernel gives at most a page at once, and whole lines: less than this is the end of it."""
+
+
+class CgroupReader:
+    """Reads samples of one cgroup. Not for several threads at once.
+
+    On v1 a cgroup may be in some hierarchies only; what the others would tell is absent. A file that is not there is
+    looked for again after 1, 2, 4, 8, … reads: runtimes make the directories of a container one after the other, and a
+    controller may be enabled later.
+
+    net_dev_pid  the process whose network counters are the cgroup's, 0: none is read
+    """
+
+    def __init__(self, hierarchies: Hierarchies, path: str, budget: DescriptorBudget, net_dev_pid: int = 0) -> None:
+        self._budget = budget
+        self._files = OpenFiles(hierarchies, path, budget)
+        self._network = NetDev(hierarchies.proc, budget)
+        self._held = 0
+        self._reads = 0
+        self._look_again_at = 0
+        self._use(())
+        self.net_dev_pid = 0
+        self.set_net_dev_pid(net_dev_pid)
+
+    @property
+    def descriptors(self) -> int:
+        """Descriptors held open now, as the budget counts them."""
+        return self._held + self._network.descriptors
+
+    @property
+    def inode(self) -> int:
+        """The inode of the cgroup's directory, in the first hierarchy that has it; 0 before the first read."""
+        return self._files.inode
+
+    def set_net_dev_pid(self, pid: int, *, read: bool = True) -> None:
+        """Take network counters from this process from now on; not at all with `read` false, or for pid 0."""
+        self.net_dev_pid = pid
+        self._network.follow(pid if read else 0)
+
+    def read(self, time_ns: int) -> Sample:
+        """One sample; `time_ns` is what it will be dated with.
+
+        Raises:
+            Gone: no file answers, the cgroup was removed.
+        """
+        if not self._held or (self._reads >= self._look_again_at and self._files.missing):
+            self._acquire()
+        self._reads += 1
+        plan = self._plan
+        try:
+            try:
+                numbers = self._collect(plan)
+            except (OSError, ValueError):
+                numbers = self._collect_what_answers(plan)
+            return Sample(time_ns, plan.pick(numbers), self._network.read())
+        finally:
+            if not self._held:
+                self._files.close()
+
+    def close(self) -> None:
+        """Let go of every descriptor; a later read opens what it needs."""
+        self._budget.give(self._held)
+        self._held = 0
+        self._files.close()
+        self._network.close()
+
+    # opening
+
+    def _acquire(self) -> None:
+        if self._reads >= self._look_again_at:
+            self._look_again_at = max(1, 2 * self._reads)
+            self._files.open(self._files.wanted)
+        else:
+            self._files.open(self._there)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Read what is open from now on; hold it if the budget allows, otherwise it is closed after each read."""
+        there = self._files.there
+        self._budget.give(self._held)
+        self._held = len(there) if self._budget.take(len(there)) else 0
+        self._use(there)
+
+    def _use(self, there: tuple[KernelFile, ...]) -> None:
+        descriptors = self._files.descriptors
+        plan = self._plan = plan_for(there)
+        self._there = there
+        self._singles = [descriptors[file] for file in plan.singles]
+        self._tables = [descriptors[file] for file in plan.tables]
+        self._lists = [descriptors[file] for file in plan.lists]
+        # what each table said last, and the numbers that it meant: an idle cgroup says the same again
+        self._seen: list[bytes] = [b""] * len(plan.tables)
+        self._known: list[Sequence[Any]] = [parse(b"") for parse in plan.parsers]
+
+    # reading
+
+    def _collect(self, plan: Plan) -> list[Any]:
+        """The numbers in the order of the plan. The loops run in C: this is where an agent spends its life."""
+        seen, known = self._seen, self._known
+        numbers: list[Any] = [ABSENT, *map(int, map(os.pread, self._singles, _SMALL, _START))]
+        for slot, raw in enumerate(map(os.pread, self._tables, plan.sizes, _START)):
+            if raw != seen[slot]:
+                whole = seen[slot] = self._whole(plan.sizes, slot, raw)
+                known[slot] = plan.parsers[slot](whole)
+            numbers += known[slot]
+        for file, descriptor in zip(plan.lists, self._lists, strict=True):
+            numbers.append(_count(file, descriptor))
+        return _with_working_set(plan, numbers)
+
+    def _whole(self, sizes: list[int], slot: int, raw: bytes) -> bytes:
+        """A table that fills what was asked for is read again with more: from now on so in every cgroup."""
+        while len(raw) >= sizes[slot]:
+            sizes[slot] *= 2
+            raw = os.pread(self._tables[slot], sizes[slot], 0)
+        return raw
+
+    def _collect_what_answers(self, plan: Plan) -> list[Any]:
+        """The same file by file: what does not answer is absent, and let go of if it never will."""
+        files = self._files
+        numbers: list[Any] = [ABSENT]
+        for file in (*plan.singles, *plan.tables, *plan.lists):
+            try:
+                numbers += _read_one(file, files.descriptors[file])
+            except OSError as problem:
+                numbers += [ABSENT] * len(file.columns)
+                if files.failed(file, problem):
+                    files.drop(file)
+        if len(files.descriptors) < len(self._there):
+            if not files.descriptors:
+                files.open(files.wanted)  # Gone, most likely
+            self._settle()
+        return _with_working_set(plan, numbers)
+
+
+def _with_working_set(plan: Plan, numbers: list[Any]) -> list[Any]:
+    usage, inactive = numbers[plan.usage], numbers[plan.inactive]
+    if usage is ABSENT or inactive is ABSENT:
+        numbers.append(ABSENT)
+    else:  # the two are read one after the other: the difference of a busy cgroup may fall below nothing
+        numbers.append(usage - inactive if usage > inactive else 0)
+    return numbers
+
+
+def _read_one(file: KernelFile, descriptor: int) -> Sequence[Any]:
+    if file.layout == "lines":
+        return [_count(file, descriptor)]
+    size = _PAGE
+    while len(raw := os.pread(descriptor, size, 0)) == size:
+        size *= 2
+    return parser(file.layout, file.wanted)(raw)
+
+
+def _count(file: KernelFile, descriptor: int) -> int:
+    """The number of lines of a list."""
+    if not file.by_name:
+        return _count_opened(descriptor)
+    opened = os.open(file.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=descriptor)
+    try:
+        return _count_opened(opened)
+    finally:
+        os.close(opened)
+
+
+def _count_opened(descriptor: int) -> int:
+    chunk = os.pread(descriptor, _PAGE, 0)
+    lines, at = chunk.count(b"\n"), len(chunk)
+    while len(chunk) >= _PAGE_NEARLY:
+        chunk = os.pread(descriptor, _PAGE, at)
+        lines += chunk.count(b"\n")
+        at += len(chunk)
+    return lines

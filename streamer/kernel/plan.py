@@ -1,0 +1,110 @@
+"""Which kernel files one sample is made of, and where their numbers go: worked out once, shared by all cgroups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
+
+from streamer.kernel.files import Parser, Wanted, parser
+from streamer.kernel.hierarchy import UNIFIED, Hierarchies
+from streamer.model.stats import FILES, INDEX, STATS, Layout
+
+SMALL: Final = 64
+"""Bytes to ask for where a file holds one number: at most twenty digits and a line end."""
+
+_SIZES: Final[dict[Layout, int]] = {"single": SMALL, "flat": 4000, "nested": 448, "operations": 448, "pressure": 448}
+"""Bytes to ask for at first; a file that fills them is read again with more. Up to some 470 Python need not ask malloc."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KernelFile:
+    """One file of the table with the numbers that are wanted of it.
+
+    controllers  v1: in which hierarchies it may stand, the preferred one first
+    columns      where the numbers go in a sample
+    by_name      opened anew for each sample, because a descriptor held open tells old news: on v1 the kernel keeps the
+                 list behind cgroup.procs for a second after its last use and shows it again to the same open file,
+                 so that one who looks every second sees the same list for ever (kernel/cgroup/cgroup-v1.c, pidlists)
+    """
+
+    name: str
+    layout: Layout
+    controllers: tuple[str, ...]
+    wanted: tuple[Wanted, ...]
+    columns: tuple[int, ...]
+    by_name: bool
+
+
+class Plan(NamedTuple):
+    """How to read the cgroups that have just these files.
+
+    Numbers are collected in the order of the files behind one leading `ABSENT`: first those of `singles`, which need no
+    parser, then of `tables`, then the lengths of `lists`, and last the working set. `usage` and `inactive` are where
+    its parts are (0: not there). `pick` puts all of them in the order of the columns.
+    """
+
+    singles: tuple[KernelFile, ...]
+    tables: tuple[KernelFile, ...]
+    lists: tuple[KernelFile, ...]
+    parsers: tuple[Parser, ...]
+    sizes: list[int]
+    usage: int
+    inactive: int
+    pick: Callable[[Sequence[Any]], tuple[Any, ...]]
+
+
+@cache
+def kernel_files(v2: bool, processes_from: tuple[str, ...]) -> tuple[KernelFile, ...]:
+    """All files of the table for a hierarchy, in its order. `processes_from`: v1 hierarchies whose cgroup.procs would do."""
+    places: dict[str, list[tuple[Wanted, int]]] = {}
+    for column, stat in enumerate(STATS):
+        name, _, key = (stat.v2 if v2 else stat.v1).partition(":")
+        if name:
+            places.setdefault(name, []).append((Wanted(key, stat.scale_v2 if v2 else stat.scale_v1, stat.number), column))
+    files = []
+    for name, wanted in places.items():
+        controller, layout = FILES[name]
+        many = layout == "lines"
+        controllers = tuple(dict.fromkeys((controller, *processes_from))) if many and not v2 else (UNIFIED if v2 else controller,)
+        files.append(
+            KernelFile(
+                name, layout, controllers, tuple(want for want, _ in wanted), tuple(column for _, column in wanted), many and not v2
+            )
+        )
+    return tuple(files)
+
+
+def files_for(hierarchies: Hierarchies) -> tuple[KernelFile, ...]:
+    """The files that a cgroup of this host may have."""
+    return kernel_files(hierarchies.mode == "v2", hierarchies.watched)
+
+
+@cache
+def plan_for(files: tuple[KernelFile, ...]) -> Plan:
+    """The plan for the cgroups that have these files."""
+    lists = tuple(file for file in files if file.layout == "lines")
+    singles = tuple(file for file in files if file.layout == "single" and [want.scale for want in file.wanted] == [1])
+    tables = tuple(file for file in files if file not in lists and file not in singles)
+    columns = [column for file in (*singles, *tables, *lists) for column in file.columns]
+    places = [0] * len(STATS)
+    for place, column in enumerate(columns, start=1):
+        places[column] = place
+    places[INDEX["memory_working_set_bytes"]] = len(columns) + 1
+    return Plan(
+        singles,
+        tables,
+        lists,
+        tuple(_parser(file) for file in tables),
+        [_SIZES[file.layout] for file in tables],
+        places[INDEX["memory_usage_bytes"]],
+        places[INDEX["memory_inactive_file_bytes"]],
+        itemgetter(*places),
+    )
+
+
+@cache
+def _parser(file: KernelFile) -> Parser:
+    return parser(file.layout, file.wanted)  # what it has learnt of the file's layout serves every plan that has the file

@@ -1,0 +1,193 @@
+"""The cgroup source: a thread that watches (`watcher.py`), and one that samples, both handing over to the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from streamer.contracts import Clock, Emit, Look, Status
+from streamer.errors import Gone
+from streamer.kernel.cgroup import CgroupReader, DescriptorBudget
+from streamer.kernel.hierarchy import Hierarchies
+from streamer.kernel.proc import shares_host_network
+from streamer.model import observations as o
+from streamer.sources.watcher import Watcher
+from streamer.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+_QUICK_NICE = -10
+"""The watching thread goes first: what it is late for is gone. It works for microseconds at a time."""
+
+
+class CgroupSource:
+    """Tells of every cgroup that is, comes and goes. Its thread belongs to `run`."""
+
+    name = "source.cgroup"
+
+    def __init__(self, hierarchies: Hierarchies, *, scope: str, clock: Clock, telemetry: Telemetry, rescan_seconds: float) -> None:
+        self._hierarchies, self._scope, self._clock = hierarchies, scope, clock
+        self._telemetry, self._rescan_seconds = telemetry, rescan_seconds
+        self._watcher: Watcher | None = None
+        self._seen: deque[o.Observation] = deque()
+        self._requests: deque[str] = deque()
+        self._since_ms = clock.wall_ns() // 1_000_000
+        self._ready = asyncio.Event()
+
+    async def run(self, emit: Emit) -> None:
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        stopping = threading.Event()
+
+        def deliver() -> None:
+            while self._seen:
+                emit(self._seen.popleft())
+
+        def hand_over(observation: o.Observation) -> None:
+            self._seen.append(observation)
+            if len(self._seen) == 1:  # more than one: a delivery is already on its way
+                loop.call_soon_threadsafe(deliver)
+
+        watcher = self._watcher = Watcher(
+            self._hierarchies, scope=self._scope, clock=self._clock, emit=hand_over, rescan_seconds=self._rescan_seconds
+        )
+
+        def work() -> None:
+            problem: BaseException | None = None
+            try:
+                with contextlib.suppress(OSError):  # an ordinary user may not; then it is as quick as any
+                    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _QUICK_NICE)
+                watcher.start()
+                loop.call_soon_threadsafe(self._ready.set)
+                while not stopping.is_set():
+                    while self._requests:
+                        watcher.reread(self._requests.popleft())
+                    watcher.wait(60.0)
+            except BaseException as bug:  # noqa: BLE001  carried over to the task, which raises it
+                problem = bug
+            finally:
+                watcher.close()
+                loop.call_soon_threadsafe(_settle, ended, problem)
+
+        thread = threading.Thread(target=work, name="cgroup-watch", daemon=True)
+        thread.start()
+        try:
+            await asyncio.shield(ended)
+        finally:
+            stopping.set()
+            if not ended.done():
+                watcher.wake()
+                await ended
+            thread.join()
+            deliver()
+
+    async def wait_ready(self) -> None:
+        """Until everything that was there at the start has been told."""
+        await self._ready.wait()
+
+    def reread(self, path: str) -> None:
+        """Ask for a fresh look at the limits of a cgroup."""
+        if self._watcher is not None and self._ready.is_set():
+            self._requests.append(path)
+            self._watcher.wake()
+
+    def status(self) -> Status:
+        watcher = self._watcher
+        if watcher is None or not self._ready.is_set():
+            return Status(self.name, "starting", since_ms=self._since_ms)
+        self._telemetry.set("streamer_source_up", 0 if watcher.blind else 1, self.name)
+        return Status(self.name, "degraded" if watcher.blind else "ok", watcher.blind, since_ms=self._since_ms)
+
+
+def _settle(future: asyncio.Future[None], problem: BaseException | None) -> None:
+    if future.done():
+        return
+    if problem is None:
+        future.set_result(None)
+    else:
+        future.set_exception(problem)
+
+
+class CgroupSampler:
+    """Reads samples in a thread of its own: a kernel that takes its time over memory.stat holds up nobody else."""
+
+    def __init__(
+        self, hierarchies: Hierarchies, *, host_root: str, clock: Clock, telemetry: Telemetry, descriptors: int, network: bool
+    ) -> None:
+        self._hierarchies, self._host_root, self._clock, self._telemetry = hierarchies, host_root, clock, telemetry
+        self._network = network
+        self._budget = DescriptorBudget(descriptors)
+        self._readers: dict[str, _Held] = {}
+        self._ended: deque[str] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="cgroup-sample")
+
+    async def read(self, looks: Sequence[Look]) -> list[o.Sampled]:
+        """Sample these cgroups, in order; those that have gone are left out."""
+        began = self._clock.monotonic_ns()
+        sampled = await asyncio.get_running_loop().run_in_executor(self._thread, self._read, looks)
+        self._telemetry.count("streamer_samples_total", by=len(sampled))
+        self._telemetry.count("streamer_sampling_seconds_total", by=(self._clock.monotonic_ns() - began) / 1e9)
+        self._telemetry.set("streamer_descriptors_held", self._budget.used)
+        return sampled
+
+    def forget(self, path: str) -> None:
+        """Let go of a cgroup that has ended, before the next read."""
+        self._ended.append(path)
+
+    def close(self) -> None:
+        """End the thread and let go of all descriptors."""
+        self._thread.shutdown(wait=True)
+        for held in self._readers.values():
+            held.reader.close()
+        self._readers.clear()
+
+    def _read(self, looks: Sequence[Look]) -> list[o.Sampled]:
+        while self._ended:
+            self._drop(self._ended.popleft())
+        sampled = []
+        for look in looks:
+            reader = self._reader(look)
+            if reader is None:
+                continue
+            try:
+                sampled.append(o.Sampled(look.path, look.inode, reader.read(self._clock.wall_ns())))
+            except Gone:
+                self._drop(look.path)
+        return sampled
+
+    def _reader(self, look: Look) -> CgroupReader | None:
+        held = self._readers.get(look.path)
+        if held is None or held.inode != look.inode:
+            self._drop(look.path)
+            try:
+                if os.stat(self._hierarchies.directory(look.hierarchy, look.path)).st_ino != look.inode:
+                    return None  # the name belongs to another one by now
+                held = _Held(look.inode, CgroupReader(self._hierarchies, look.path, self._budget))
+            except (OSError, Gone):
+                return None
+            self._readers[look.path] = held
+        if self._network and held.pid != look.pid:
+            held.pid = look.pid
+            own = look.pid > 0 and not shares_host_network(self._host_root, look.pid)
+            held.reader.set_net_dev_pid(look.pid if own else 0)
+        return held.reader
+
+    def _drop(self, path: str) -> None:
+        held = self._readers.pop(path, None)
+        if held is not None:
+            held.reader.close()
+
+
+class _Held:
+    """A reader that is kept, for which cgroup, and whose network it was given."""
+
+    __slots__ = ("inode", "pid", "reader")
+
+    def __init__(self, inode: int, reader: CgroupReader) -> None:
+        self.inode, self.reader, self.pid = inode, reader, 0
