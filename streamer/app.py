@@ -1,0 +1,388 @@
+"""The composition root: the only file that knows every part. Starts them, stops them in order, owns the signals.
+
+The order of the end: sources stop, the last words are said, sinks deliver what is left, the sidecar closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import streamer
+from streamer import logs, systemd
+from streamer.clock import SystemClock
+from streamer.config import Settings, SinkSettings, seconds
+from streamer.contracts import Emit, Look, Status
+from streamer.errors import ConfigError
+from streamer.kernel import hierarchy, proc
+from streamer.manager.container import LabelFilter
+from streamer.manager.fleet import Fleet
+from streamer.manager.housekeeping import Pace, Schedule
+from streamer.manager.manager import Manager, Sources
+from streamer.manager.narrator import Host, Now
+from streamer.memory import Memory
+from streamer.model import observations as o
+from streamer.model.messages import Message
+from streamer.outbox.outbox import Outbox
+from streamer.sidecar.server import Sidecar
+from streamer.sinks import make, wanted_types
+from streamer.sources.cgroup import CgroupSampler, CgroupSource
+from streamer.sources.docker import DockerSource
+from streamer.sources.kmsg import KmsgSource
+from streamer.sources.machine import MachineSource, host_identity
+from streamer.sources.watcher import Watcher
+from streamer.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+EX_OK: Final = 0
+EX_FAILED: Final = 1
+EX_UNAVAILABLE: Final = 69
+
+_SPARE_DESCRIPTORS: Final = 256  # sockets, logs, inspect connections; the rest may hold cgroup files open
+_NS: Final = 1_000_000_000
+
+
+class Agent:
+    """Everything that runs on one host, put together from the settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+        self.telemetry = Telemetry()
+        root = settings.host_root
+        self.hierarchies = hierarchy.detect(Path(root))
+        name, host_id = host_identity(root)
+        self.host = Host(
+            name=settings.host_name or name,
+            id=settings.host_id or host_id,
+            boot_id=proc.boot_id(Path(root)),
+            epoch=self.clock.wall_ns() // 1_000_000,
+            version=streamer.__version__,
+        )
+        self.fleet = Fleet(
+            self.host,
+            scope=settings.scope,
+            labels=label_filter(settings),
+            hierarchical_kills=self.hierarchies.mode == "v2",
+            docker=settings.docker.enabled,
+            kmsg=settings.kmsg.enabled,
+        )
+        self.docker = DockerSource(settings.docker, root, self.clock, self.telemetry) if settings.docker.enabled else None
+        self.kmsg = (
+            KmsgSource("/dev/kmsg", self.clock, self.telemetry, proc_root=Path(root) / "proc") if settings.kmsg.enabled else None
+        )
+        descriptors = raise_descriptor_limit() - _SPARE_DESCRIPTORS
+        self.sampler = CgroupSampler(
+            self.hierarchies, host_root=root, clock=self.clock, telemetry=self.telemetry,
+            descriptors=max(0, descriptors), network=settings.sampling.network,
+        )  # fmt: skip
+        docker = self.docker
+        self.machine = MachineSource(root, self.hierarchies.mode, self.clock, docker.version if docker else None)
+
+
+class Run(Agent):
+    """An agent that publishes."""
+
+    def __init__(self, settings: Settings, reload: Callable[[], Settings] | None = None) -> None:
+        super().__init__(settings)
+        self._read_settings = reload
+        self.memory = Memory(settings.http.samples)
+        self.outbox = Outbox(self.clock, settings.outbox, settings.publishing.envelope, self.telemetry, self._hear)
+        for sink in settings.sinks or [SinkSettings(url="stdout:")]:
+            self.outbox.add(make(sink, settings.publishing, self.host.id), wanted_types(sink.url, sink.types))
+        self.cgroups = CgroupSource(
+            self.hierarchies, scope=settings.scope, clock=self.clock, telemetry=self.telemetry,
+            rescan_seconds=seconds(settings.sampling.rescan),
+        )  # fmt: skip
+        self.schedule = Schedule(pace(settings))
+        self.manager = Manager(
+            self.fleet,
+            Sources(self.cgroups, runtime=self.docker, kernel_log=self.kmsg, others=[self.machine]),
+            self.sampler,
+            self.schedule,
+            publish=self._publish,
+            clock=self.clock,
+            telemetry=self.telemetry,
+            heartbeat_seconds=seconds(settings.publishing.heartbeat),
+        )
+        self.sidecar = (
+            None
+            if settings.http.listen == "off"
+            else Sidecar(settings.http, self.memory, self.telemetry, self.statuses, self.clock)
+        )
+        self.stopping = asyncio.Event()
+        self.hurry = asyncio.Event()
+
+    def statuses(self) -> list[Status]:
+        """How every source and sink is."""
+        sources = [s.status() for s in (self.cgroups, self.docker, self.kmsg, self.machine) if s is not None]
+        return sources + self.outbox.statuses()
+
+    def _hear(self, observation: o.Observation) -> None:
+        self.manager.observe(observation)
+
+    def _publish(self, messages: Sequence[Message]) -> None:
+        for message, entry in zip(messages, self.outbox.publish(messages), strict=True):
+            self.memory.remember(message, entry)
+
+    async def run(self, duration_seconds: float | None) -> int:
+        """Until a signal, the end of `duration_seconds`, or a failure. Returns the exit code."""
+        with self._signals(), contextlib.closing(self.sampler):
+            if self.sidecar is not None:
+                self.sidecar.open()
+            parts = {asyncio.create_task(self.outbox.run(), name="outbox"), asyncio.create_task(self.manager.run(), name="manager")}
+            if self.sidecar is not None:
+                parts.add(asyncio.create_task(self.sidecar.run(), name="sidecar"))
+            try:
+                return await self._until_stopped(parts, duration_seconds)
+            finally:
+                await _cancel(parts)
+                if self.sidecar is not None:
+                    self.sidecar.close()
+
+    async def _until_stopped(self, parts: set[asyncio.Task[None]], duration_seconds: float | None) -> int:
+        asked = asyncio.create_task(self._wait_for_end(duration_seconds), name="end")
+        ready = asyncio.create_task(self._say_ready(), name="ready")
+        try:
+            if self.settings.require_sinks and not await self._sinks_reached(asked):
+                return EX_UNAVAILABLE
+            done, _ = await asyncio.wait({asked, *parts}, return_when=asyncio.FIRST_COMPLETED)
+            bugs = [bug for task in parts & done if (bug := task.exception()) is not None]
+            for bug in bugs:
+                log.critical("a part failed; what was said so far is delivered before the end", exc_info=bug)
+            # the outbox alone ends by itself: when the last sink is gone for good, as stdout is after `| head`
+            reason = asked.result() if asked in done else f"failed: {bugs[0]!r}" if bugs else "nobody is left to publish to"
+            code = await self._shut_down(parts, reason)
+            return EX_FAILED if bugs else code
+        finally:
+            await _cancel({asked, ready})
+
+    async def _shut_down(self, parts: set[asyncio.Task[None]], reason: str) -> int:
+        systemd.notify("STOPPING=1")
+        log.info("stopping: %s", reason)
+        by_name = {task.get_name(): task for task in parts}
+        await _cancel({by_name["manager"]})
+        self.manager.stop(reason)
+        drained = asyncio.create_task(self.outbox.drain(seconds(self.settings.drain)), name="drain")
+        hurried = asyncio.create_task(self.hurry.wait(), name="hurry")
+        await asyncio.wait({drained, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        left = drained.result() if drained.done() else self.outbox.left()
+        await _cancel({drained, hurried})
+        for sink, count in left.items():
+            if count:
+                log.error("%s: %d messages could not be delivered before the end", sink, count)
+        return EX_FAILED if any(left.values()) else EX_OK
+
+    def _reload(self) -> None:
+        """Take over what can change while running; a configuration with an error changes nothing."""
+        if self._read_settings is None:
+            return
+        try:
+            new = self._read_settings()
+        except ConfigError as error:
+            log.error("the configuration was not reloaded: %s", error)  # noqa: TRY400  the operator's mistake needs no traceback
+            return
+        old, self.settings = self.settings, new
+        logs.configure(new.log_level, new.log_format)
+        self.schedule.pace = pace(new)
+        self.fleet.labels = label_filter(new)
+        self.manager.heartbeat_seconds = seconds(new.publishing.heartbeat)
+        fixed = needs_restart(old, new)
+        log.info("configuration reloaded%s", f"; changes of {', '.join(fixed)} take effect at the next start" if fixed else "")
+
+    async def _say_ready(self) -> None:
+        await self.cgroups.wait_ready()
+        systemd.notify("READY=1")
+        log.info("watching %d containers on %s (cgroup %s)", len(self.fleet), self.host.name, self.hierarchies.mode)
+
+    async def _wait_for_end(self, duration_seconds: float | None) -> str:
+        try:
+            async with asyncio.timeout(duration_seconds):
+                await self.stopping.wait()
+        except TimeoutError:
+            return "the asked-for duration is over"
+        return "asked to stop"
+
+    async def _sinks_reached(self, asked: asyncio.Task[str]) -> bool:
+        deadline = self.clock.monotonic_ns() + int(seconds(self.settings.outbox.connect_timeout) * _NS)
+        while self.clock.monotonic_ns() < deadline and not asked.done():
+            if all(status.state == "ok" for status in self.outbox.statuses()):
+                return True
+            await asyncio.sleep(0.05)
+        for status in self.outbox.statuses():
+            if status.state != "ok":
+                log.error("%s cannot be reached: %s", status.component, status.reason or "no answer yet")
+        return asked.done()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT end in order; the second one at once. SIGHUP reads the configuration again."""
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            (self.hurry if self.stopping.is_set() else self.stopping).set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+
+def run(settings: Settings, duration_seconds: float | None = None, reload: Callable[[], Settings] | None = None) -> int:
+    """Run the agent; returns the process's exit code. `reload` reads the configuration again, at SIGHUP.
+
+    Raises:
+        ConfigError: a sink's URL or the listen address cannot be used.
+        Unsupported: this host has no cgroups at all.
+    """
+    logs.configure(settings.log_level, settings.log_format)
+
+    async def main() -> int:
+        return await Run(settings, reload).run(duration_seconds)
+
+    return asyncio.run(main())
+
+
+class Snapshot(NamedTuple):
+    """One look at this host.
+
+    messages  `created` and one `container.stats` for each container, in order
+    rates     by incarnation: CPU in cores, network received and sent in bytes/s, over the look's two readings
+    """
+
+    messages: list[Message]
+    rates: dict[str, tuple[float, float, float]]
+
+
+def once(settings: Settings) -> Snapshot:
+    """Look at this host once: what is there, and two readings half a second apart.
+
+    Raises:
+        Unsupported: this host has no cgroups at all.
+    """
+    return asyncio.run(_once(settings))
+
+
+_BETWEEN_READINGS: Final = 0.5
+_DOCKER_PATIENCE: Final = 3.0
+
+
+async def _once(settings: Settings) -> Snapshot:
+    agent = Agent(settings)
+    said: list[Message] = []
+
+    def hear(observation: o.Observation) -> None:
+        said.extend(agent.fleet.observe(observation, Now(agent.clock.wall_ns(), agent.clock.monotonic_ns())))
+
+    watcher = Watcher(agent.hierarchies, scope=settings.scope, clock=agent.clock, emit=hear)
+    with contextlib.closing(agent.sampler), contextlib.closing(watcher):
+        watcher.start()
+        await _hear_docker(agent, hear)
+        hear(o.Degraded("source.docker", agent.clock.wall_ns(), "only one look was asked for"))  # nothing is waited for any more
+        looks = [Look(c.path, c.hierarchy, c.inode, c.network_pid()) for c in agent.fleet.containers()]
+        first = {s.path: s for s in await agent.sampler.read(looks)}
+        await asyncio.sleep(_BETWEEN_READINGS)
+        rates = {}
+        for second in await agent.sampler.read(looks):
+            container = agent.fleet.get(second.path)
+            hear(second)
+            if container is not None and second.path in first:
+                rates[container.incarnation] = _rates(first[second.path], second)
+    return Snapshot([message for message in said if message.record is not None and message.topic.type in _SHOWN_ONCE], rates)
+
+
+_SHOWN_ONCE: Final = ("container.lifecycle", "container.stats")
+
+
+async def _hear_docker(agent: Agent, hear: Emit) -> None:
+    """Listen to Docker until every container of its has a name, or it says that it cannot help."""
+    if agent.docker is None:
+        return
+    answered = asyncio.Event()
+
+    def listen(observation: o.Observation) -> None:
+        hear(observation)
+        if isinstance(observation, o.Degraded) or (isinstance(observation, o.Described) and not _nameless(agent.fleet)):
+            answered.set()
+
+    if not _nameless(agent.fleet):
+        return
+    listening = asyncio.create_task(agent.docker.run(listen))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DOCKER_PATIENCE):
+            await answered.wait()
+    await _cancel({listening})
+
+
+def _nameless(fleet: Fleet) -> bool:
+    return any(c.owner.runtime == "docker" and c.details.name is None for c in fleet.containers())
+
+
+def _rates(first: o.Sampled, second: o.Sampled) -> tuple[float, float, float]:
+    span = max(1, second.sample.time_ns - first.sample.time_ns)
+    before, after = first.sample.get("cpu_usage_ns"), second.sample.get("cpu_usage_ns")
+    cores = (after - before) / span if isinstance(before, int) and isinstance(after, int) else 0.0
+    received = sum(i.rx_bytes for i in second.sample.interfaces) - sum(i.rx_bytes for i in first.sample.interfaces)
+    sent = sum(i.tx_bytes for i in second.sample.interfaces) - sum(i.tx_bytes for i in first.sample.interfaces)
+    return max(0.0, cores), max(0.0, received * _NS / span), max(0.0, sent * _NS / span)
+
+
+_LIVE: Final = ("log_level", "log_format", "labels", "drain")
+_LIVE_WITHIN: Final = {"sampling": ("interval", "max_interval", "dynamic", "jitter"), "publishing": ("heartbeat",)}
+
+
+def needs_restart(old: Settings, new: Settings) -> list[str]:
+    """The keys that differ and are only read at the start."""
+    fixed = []
+    for name in old.__struct_fields__:
+        before, after = getattr(old, name), getattr(new, name)
+        if before == after or name in _LIVE:
+            continue
+        if name in _LIVE_WITHIN:
+            inner = [key for key in before.__struct_fields__ if getattr(before, key) != getattr(after, key)]
+            fixed += [f"{name}.{key}" for key in inner if key not in _LIVE_WITHIN[name]]
+        else:
+            fixed.append(name)
+    return fixed
+
+
+def label_filter(settings: Settings) -> LabelFilter:
+    """The label settings as the fleet wants them."""
+    return LabelFilter(tuple(settings.labels.allow), tuple(settings.labels.deny))
+
+
+def pace(settings: Settings) -> Pace:
+    """The sampling settings in nanoseconds."""
+    sampling = settings.sampling
+    return Pace(
+        interval_ns=int(seconds(sampling.interval) * _NS),
+        max_interval_ns=int(seconds(sampling.max_interval) * _NS),
+        dynamic=sampling.dynamic,
+        jitter=sampling.jitter,
+    )
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files to the hard one, which costs nothing; returns it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return min(hard, 1_000_000) if hard != resource.RLIM_INFINITY else max(soft, 1024)
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """End tasks and wait for it. What had failed before was told by whoever watched over it."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,245 @@
+"""What the fleet knows of one incarnation of a container, and how that becomes the fields of a message. Pure."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+from msgspec import UNSET
+
+from streamer.clock import rfc3339
+from streamer.model import stats
+from streamer.model.messages import ABOUT_FIELDS
+from streamer.model.observations import Described, OomKilled
+from streamer.model.runtimes import Owner
+from streamer.model.spec import ContainerSpec
+from streamer.model.stats import Sample
+
+
+class LabelFilter(NamedTuple):
+    """Which labels go into messages. Patterns are names; a trailing `*` matches any ending."""
+
+    allow: tuple[str, ...] = ("*",)
+    deny: tuple[str, ...] = ()
+
+    def pick(self, labels: dict[str, str]) -> dict[str, str]:
+        return {name: text for name, text in labels.items() if _matches(name, self.allow) and not _matches(name, self.deny)}
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(name.startswith(p[:-1]) if p.endswith("*") else name == p for p in patterns)
+
+
+class Details(NamedTuple):
+    """What a runtime told about a container id, over all incarnations. None: not told."""
+
+    name: str | None = None
+    image: str | None = None
+    image_id: str | None = None
+    labels: dict[str, str] | None = None
+    created_at_ns: int | None = None
+    started_at_ns: int | None = None
+    pid: int = 0
+    restart_count: int | None = None
+    network_shared: bool = False
+
+    def described(self, told: Described) -> Details:
+        """Merge a full description: it replaces what was known, except where it is silent."""
+        return Details(
+            name=told.name or self.name,
+            image=told.image or self.image,
+            image_id=told.image_id or self.image_id,
+            labels=told.labels,
+            created_at_ns=told.created_at_ns or self.created_at_ns,
+            started_at_ns=told.started_at_ns,
+            pid=told.pid,
+            restart_count=told.restart_count if told.restart_count is not None else self.restart_count,
+            network_shared=told.network_shared,
+        )
+
+
+UNKNOWN: Final = Details()
+
+_COUNTERS: Final = tuple(i for i, row in enumerate(stats.STATS) if row.kind == "counter")
+_NETWORK_SUFFIXES: Final = tuple(suffix for suffix, _ in stats.NETWORK)
+_network_counters: Final = operator.attrgetter(*_NETWORK_SUFFIXES)
+_NO_NETWORK: Final = (UNSET,) * (len(stats.NETWORK) + 1)
+
+
+def about(whose: Owner, path: str, incarnation: str, known: Details, labels: LabelFilter) -> tuple[Any, ...]:
+    """The values of `messages.ABOUT_FIELDS`: what every message says about its container."""
+    told = known.labels or {}
+    return (
+        whose.container_id,
+        incarnation,
+        whose.runtime,
+        path,
+        known.name or (path if whose.runtime == "raw" else UNSET),
+        [known.name, whose.container_id] if known.name else UNSET,
+        known.image or UNSET,
+        known.image_id or UNSET,
+        labels.pick(told) or UNSET,
+        told.get("io.kubernetes.pod.name", UNSET),
+        told.get("io.kubernetes.pod.namespace", UNSET),
+        told.get("com.docker.compose.project", UNSET),
+        told.get("com.docker.compose.service", UNSET),
+    )
+
+
+class Container:
+    """One incarnation: from the appearance of its cgroup to its `deleted`."""
+
+    __slots__ = (
+        "_floor", "_getter", "_net_floor", "about", "details", "emptied", "exit_code", "found", "hierarchy",
+        "hold_until", "incarnation", "inode", "joined_pid", "last", "not_before_ns", "oom_check_at", "oom_counted",
+        "oom_said", "oom_start", "owner", "path", "said", "said_created", "samples", "seen_ns", "settle_at", "spec",
+        "state", "vanished_ns", "waiting",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        hierarchy: str,
+        inode: int,
+        incarnation: str,
+        owner: Owner,
+        found: str,
+        seen_ns: int,
+        spec: ContainerSpec,
+    ) -> None:
+        self.path, self.hierarchy, self.inode, self.incarnation = path, hierarchy, inode, incarnation
+        self.owner, self.found, self.seen_ns, self.spec = owner, found, seen_ns, spec
+        self.details = UNKNOWN
+        self.state = "running"
+        self.about: tuple[Any, ...] = ()
+        self.said: dict[str, Any] = {}  # what consumers were last told, to tell what changed
+        self.said_created = False
+        self.hold_until = 0  # monotonic ns; `created` or `deleted` waits for the runtime's word until then
+        self.settle_at = 0  # monotonic ns; details that trickle in are said together then
+        self.waiting: list[Sample | OomKilled] = []  # what may only be said after `created`
+        self.vanished_ns = 0
+        self.not_before_ns = 0
+        self.exit_code: int | None = None
+        self.joined_pid = 0  # the first process seen in a raw cgroup
+        self.emptied: Sample | None = None
+        self.last: Sample | None = None
+        self.samples = 0
+        self.oom_said = 0  # kills told to consumers
+        self.oom_start: int | None = 0 if found == "live" else None  # the kernel's counter when we first looked
+        self.oom_counted = 0  # kills since then, by the kernel's counter
+        self.oom_check_at = 0  # monotonic ns; then kills that only the counter saw are said
+        self._getter: Callable[[tuple[Any, ...]], tuple[int, ...]] | None = None
+        self._floor: tuple[int, ...] = ()
+        self._net_floor: dict[str, tuple[int, ...]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Container {self.incarnation} {self.path} said_created={self.said_created} vanished={bool(self.vanished_ns)}>"
+
+    # who it is
+
+    def identify(self, labels: LabelFilter) -> None:
+        """Work out the fields that every message about it carries."""
+        self.about = about(self.owner, self.path, self.incarnation, self.details, labels)
+
+    def lifecycle_fields(self) -> dict[str, Any]:
+        """What a lifecycle message says beyond who it is, whatever happened."""
+        known = self.details
+        return {
+            "created_at": rfc3339(known.created_at_ns) if known.created_at_ns else UNSET,
+            "started_at": rfc3339(known.started_at_ns) if known.started_at_ns else UNSET,
+            "pid": known.pid or UNSET,
+            "restart_count": UNSET if known.restart_count is None else known.restart_count,
+            "spec": self.spec,
+        }
+
+    def comparable(self) -> dict[str, Any]:
+        """What `updated` compares: everything said of it but its counters."""
+        return {**dict(zip(ABOUT_FIELDS, self.about, strict=True)), "state": self.state, **self.lifecycle_fields()}
+
+    def started_ns(self) -> int:
+        """When this incarnation began, 0 when not known."""
+        return self.details.started_at_ns or (self.seen_ns if self.found == "live" else 0)
+
+    # what was measured
+
+    def network_pid(self) -> int:
+        """A process in its network namespace, or 0 when that is known to be shared or no process is known."""
+        return 0 if self.details.network_shared else self.details.pid or self.joined_pid
+
+    def steady(self, sample: Sample) -> tuple[Any, ...]:
+        """The columns of a sample for a message: counters held so that they never run backwards.
+
+        The kernel's own counters step back by a little when CPU time is shared out again between user and system, and
+        by a lot when a block device leaves; the highest value seen stands until it is passed.
+        """
+        values = sample.values
+        getter = self._getter
+        if getter is None:
+            present = [i for i in _COUNTERS if values[i] is not UNSET]
+            if len(present) < 2:
+                return values
+            getter = self._getter = operator.itemgetter(*present)
+            self._floor = getter(values)
+            return values
+        try:
+            now = getter(values)
+            back = any(map(operator.lt, now, self._floor))
+        except TypeError:  # a file came or went: the columns present are not the ones of last time
+            self._getter = None
+            return self.steady(sample)
+        if not back:
+            self._floor = now
+            return values
+        self._floor = tuple(map(max, now, self._floor))
+        return self._with_floor(values)
+
+    def _with_floor(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        floor = iter(self._floor)
+        return tuple(next(floor) if i in _COUNTERS_SET and value is not UNSET else value for i, value in enumerate(values))
+
+    def network(self, sample: Sample) -> tuple[Any, ...]:
+        """Network columns, summed over the interfaces that are and that were there, then the list of those that are."""
+        if not sample.interfaces:
+            if not self._net_floor:
+                return _NO_NETWORK
+            return (*map(sum, zip(*self._net_floor.values(), strict=True)), UNSET)
+        floor = self._net_floor
+        for interface in sample.interfaces:
+            counters = _network_counters(interface)
+            before = floor.get(interface.name)
+            floor[interface.name] = counters if before is None else tuple(map(max, counters, before))
+        return (*map(sum, zip(*floor.values(), strict=True)), list(sample.interfaces))
+
+    def take(self, sample: Sample) -> None:
+        """Remember a sample as the last look."""
+        self.last = sample
+        end = self.emptied
+        if end is not None and end.time_ns < sample.time_ns and end.values[_CPU] != sample.values[_CPU]:
+            self.emptied = None  # something still runs, in a cgroup below: those totals were not the last
+        self.count_kills(sample)
+
+    def count_kills(self, sample: Sample) -> None:
+        """Keep the kernel's count of OOM kills since we first looked; kills from before are not ours to tell."""
+        kills = sample.values[_OOM_KILLS]
+        if kills is UNSET:
+            return
+        if self.oom_start is None:
+            self.oom_start = kills - self.oom_said
+        self.oom_counted = max(self.oom_counted, kills - self.oom_start)
+
+    def oom_kills(self) -> int:
+        """Processes of this incarnation that the OOM killer ended, by whichever witness saw more."""
+        return max(self.oom_said, self.oom_counted)
+
+    def idle(self, sample: Sample) -> bool:
+        """Whether nothing happened since the last look: no CPU time, I/O or change of memory."""
+        before = self.last
+        return before is not None and all(sample.values[i] == before.values[i] for i in _BUSY)
+
+
+_COUNTERS_SET: Final = frozenset(_COUNTERS)
+_CPU: Final = stats.INDEX["cpu_usage_ns"]
+_OOM_KILLS: Final = stats.INDEX["memory_oom_kills"]
+_BUSY: Final = tuple(stats.INDEX[name] for name in ("cpu_usage_ns", "memory_usage_bytes", "io_read_bytes", "io_write_bytes"))

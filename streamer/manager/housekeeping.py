@@ -1,0 +1,98 @@
+"""When to look at which container next. Pure: it is given the time and the spread, and answers with what is due."""
+
+from __future__ import annotations
+
+import heapq
+from typing import NamedTuple
+
+
+class Pace(NamedTuple):
+    """How often containers are sampled; times in ns.
+
+    interval      between two samples of a container
+    max_interval  of one that does nothing, when `dynamic`
+    jitter        share of the interval by which each one may be off, so that a host's containers do not fall into step
+    """
+
+    interval_ns: int
+    max_interval_ns: int
+    dynamic: bool
+    jitter: float
+
+
+class Schedule:
+    """A queue of containers by the time of their next sample.
+
+    The first look is at once; the second after a random part of the interval, which spreads containers that were
+    found together; then every interval. A container that did nothing between two samples is looked at half as often,
+    down to `max_interval`, and at full pace again once it did something.
+    """
+
+    def __init__(self, pace: Pace) -> None:
+        self.pace = pace
+        self._queue: list[tuple[int, int, str]] = []
+        self._current: dict[str, int] = {}  # key -> the one turn of it that counts; others in the queue are stale
+        self._interval: dict[str, int] = {}
+        self._turn = 0
+
+    def __len__(self) -> int:
+        return len(self._current)
+
+    def add(self, key: str, now_ns: int) -> None:
+        """Look at this container, the first time now."""
+        self._interval[key] = 0
+        self._enqueue(key, now_ns)
+
+    def remove(self, key: str) -> None:
+        """Look at it no more. Unknown keys are fine: it may have gone before it was added."""
+        self._current.pop(key, None)
+        self._interval.pop(key, None)
+
+    def next_due(self) -> int | None:
+        """When the next sample is due, or None when there is nothing to look at."""
+        queue = self._queue
+        while queue and self._current.get(queue[0][2]) != queue[0][1]:
+            heapq.heappop(queue)
+        return queue[0][0] if queue else None
+
+    def due(self, now_ns: int, spread: float) -> tuple[list[str], int]:
+        """Take what is due and plan its next turn; `spread` in [0, 1) is drawn by the caller, once per call.
+
+        Returns the keys, and how many samples were left out because we came more than an interval late.
+        """
+        keys: list[str] = []
+        skipped = 0
+        while (due := self.next_due()) is not None and due <= now_ns:
+            key = heapq.heappop(self._queue)[2]
+            keys.append(key)
+            # each container of one call gets another offset, from one random number
+            skipped += self._plan(key, due, now_ns, (spread + len(keys) * 0.618034) % 1.0)
+        return keys, skipped
+
+    def seen(self, key: str, *, idle: bool) -> None:
+        """What the look found: an idle container is looked at half as often, a busy one at full pace."""
+        interval = self._interval.get(key)
+        if interval is None or not self.pace.dynamic:
+            return
+        base = self.pace.interval_ns
+        self._interval[key] = min(2 * max(interval, base), self.pace.max_interval_ns) if idle else base
+
+    def _plan(self, key: str, due: int, now_ns: int, spread: float) -> int:
+        pace = self.pace
+        interval = self._interval[key]
+        if interval == 0:
+            self._interval[key] = pace.interval_ns
+            self._enqueue(key, now_ns + int(spread * pace.interval_ns))
+            return 0
+        following = due + interval + int((spread - 0.5) * pace.jitter * interval)
+        skipped = 0
+        if following <= now_ns:
+            skipped = (now_ns - following) // interval + 1
+            following = now_ns + int(spread * interval)
+        self._enqueue(key, following)
+        return skipped
+
+    def _enqueue(self, key: str, at_ns: int) -> None:
+        self._turn += 1
+        self._current[key] = self._turn
+        heapq.heappush(self._queue, (at_ns, self._turn, key))

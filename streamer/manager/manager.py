@@ -1,0 +1,189 @@
+"""The tasks: hear the sources, sample what is due, say what the fleet decides. Thin: decisions are in `fleet`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from typing import Final
+
+from streamer.contracts import CgroupWatch, Clock, KernelLog, Look, Publish, Runtime, Sampler, Source
+from streamer.manager.fleet import Fleet
+from streamer.manager.housekeeping import Schedule
+from streamer.manager.narrator import Now
+from streamer.model import observations as o
+from streamer.model.messages import Control, Message
+from streamer.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+_BATCH_SECONDS: Final = 0.05  # samples due within this time are read in one go: one hand-over to the thread for all
+_TICK_SECONDS: Final = 0.01  # while something waits for a runtime's word
+
+
+_TOLD_TO_THE_LOG: Final = ("degraded", "recovered", "gap")  # also when no sink can be reached to hear of it
+
+
+def _log(said: Control, telemetry: Telemetry) -> None:
+    if said.kind == "gap":
+        telemetry.count("streamer_gaps_total", said.component or "")
+    remedy = f" ({said.remedy})" if said.remedy else ""
+    log.log(
+        logging.INFO if said.kind == "recovered" else logging.WARNING,
+        "%s %s: %s%s",
+        said.kind,
+        said.component,
+        said.reason or "works",
+        remedy,
+    )
+
+
+class Sources:
+    """What the manager hears. None: not configured."""
+
+    def __init__(
+        self,
+        cgroups: CgroupWatch,
+        *,
+        runtime: Runtime | None = None,
+        kernel_log: KernelLog | None = None,
+        others: Sequence[Source] = (),
+    ) -> None:
+        self.cgroups, self.runtime, self.kernel_log = cgroups, runtime, kernel_log
+        self.all: list[Source] = [s for s in (kernel_log, runtime, cgroups, *others) if s is not None]
+
+
+class Manager:
+    """Runs the sources and the sampling of one host; everything said goes to `publish`, in order."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        sources: Sources,
+        sampler: Sampler,
+        schedule: Schedule,
+        *,
+        publish: Publish,
+        clock: Clock,
+        telemetry: Telemetry,
+        heartbeat_seconds: float,
+    ) -> None:
+        self._fleet, self._sources, self._sampler, self._schedule = fleet, sources, sampler, schedule
+        self._publish, self._clock, self._telemetry = publish, clock, telemetry
+        self.heartbeat_seconds = heartbeat_seconds
+        self._more_to_sample = asyncio.Event()
+        self._tick: asyncio.TimerHandle | None = None
+        self._bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Until cancelled. A bug in any part ends all of it."""
+        self._say(self._fleet.started(self._now()))
+        async with asyncio.TaskGroup() as group:
+            for source in self._sources.all:
+                group.create_task(source.run(self.observe), name=source.name)
+            group.create_task(self._raise_bugs(), name="bugs")
+            group.create_task(self._sample(), name="sample")
+            group.create_task(self._heartbeats(), name="heartbeats")
+
+    def stop(self, reason: str) -> None:
+        """Say the last words; call after `run` has ended."""
+        if self._tick is not None:
+            self._tick.cancel()
+        self._say(self._fleet.stopped(self._now(), reason))
+
+    def observe(self, observation: o.Observation) -> None:
+        """Hear one observation. Never blocks; called on the event loop."""
+        try:
+            self._observe(observation)
+        except Exception as bug:  # noqa: BLE001  a callback has nobody to raise to: `run` raises it
+            self._fail(bug)
+
+    def _observe(self, observation: o.Observation) -> None:
+        self._telemetry.count("streamer_observations_total", type(observation).__name__)
+        if isinstance(observation, o.Vanished) and self._sources.kernel_log is not None:
+            self._sources.kernel_log.drain()  # a kill that ended it stands in the log already, and is told first
+        said = self._fleet.observe(observation, self._now())
+        self._follow_up(observation)
+        self._say(said)
+        self._tick_soon()
+
+    def _tick_soon(self) -> None:
+        if self._tick is None and self._fleet.next_due() is not None:
+            self._tick = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._ticked)
+
+    def _ticked(self) -> None:
+        self._tick = None
+        try:
+            self._say(self._fleet.tick(self._now()))
+            self._tick_soon()
+        except Exception as bug:  # noqa: BLE001  as in `observe`
+            self._fail(bug)
+
+    def _fail(self, bug: Exception) -> None:
+        if not self._bug.done():
+            self._bug.set_exception(bug)
+
+    def _follow_up(self, observation: o.Observation) -> None:
+        """What is to be done, beyond saying it."""
+        if isinstance(observation, o.Appeared):
+            container = self._fleet.get(observation.path)
+            if container is not None and container.inode == observation.inode:
+                self._schedule.add(observation.path, self._clock.monotonic_ns())
+                self._more_to_sample.set()
+                if self._sources.runtime is not None and container.owner.runtime == "docker" and container.details.name is None:
+                    self._sources.runtime.request(container.owner.container_id)
+        elif isinstance(observation, o.Vanished):
+            if self._fleet.get(observation.path) is None:
+                self._schedule.remove(observation.path)
+                self._sampler.forget(observation.path)
+        elif isinstance(observation, o.RuntimeEvent) and observation.action in ("start", "update"):
+            for container in self._fleet.present(observation.container_id):
+                self._sources.cgroups.reread(container.path)
+
+    async def _raise_bugs(self) -> None:
+        await self._bug
+
+    async def _sample(self) -> None:
+        while True:
+            due = self._schedule.next_due()
+            if due is None:
+                self._more_to_sample.clear()
+                await self._more_to_sample.wait()
+                continue
+            await asyncio.sleep(max(_BATCH_SECONDS, (due - self._clock.monotonic_ns()) / 1e9))
+            paths, skipped = self._schedule.due(self._clock.monotonic_ns(), random.random())
+            if skipped:
+                self._telemetry.count("streamer_samples_skipped_total", by=skipped)
+            looks = [
+                Look(c.path, c.hierarchy, c.inode, c.network_pid()) for path in paths if (c := self._fleet.get(path)) is not None
+            ]
+            self._sampled(await self._sampler.read(looks))
+
+    def _sampled(self, taken: list[o.Sampled]) -> None:
+        said: list[Message] = []
+        for sampled in taken:
+            container = self._fleet.get(sampled.path)
+            if container is not None:
+                self._schedule.seen(sampled.path, idle=container.idle(sampled.sample))
+            said += self._fleet.observe(sampled, self._now())
+        self._telemetry.count("streamer_observations_total", "Sampled", by=len(taken))
+        self._say(said)
+
+    async def _heartbeats(self) -> None:
+        while True:
+            await asyncio.sleep(self.heartbeat_seconds)
+            self._say(self._fleet.heartbeat(self._now()))
+
+    def _say(self, messages: list[Message]) -> None:
+        if not messages:
+            return
+        for message in messages:
+            self._telemetry.count("streamer_messages_total", message.topic.type)
+            if isinstance(message.record, Control) and message.record.kind in _TOLD_TO_THE_LOG:
+                _log(message.record, self._telemetry)
+        self._telemetry.set("streamer_containers", len(self._fleet))
+        self._publish(messages)
+
+    def _now(self) -> Now:
+        return Now(self._clock.wall_ns(), self._clock.monotonic_ns())

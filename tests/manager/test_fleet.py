@@ -1,0 +1,419 @@
+"""What is said about containers, for every order in which the host may tell of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec import UNSET
+
+from streamer.manager.container import LabelFilter
+from streamer.manager.fleet import HOLD_CREATED_NS, HOLD_DELETED_NS, HOLD_STARTUP_NS, OOM_GRACE_NS, SETTLE_NS, Fleet
+from streamer.manager.narrator import Host, Now
+from streamer.model import messages as m
+from streamer.model import observations as o
+from streamer.model.spec import ContainerSpec
+from streamer.model.stats import COLUMNS, INDEX, NetworkInterface, Sample
+
+T0 = 1_700_000_000_000_000_000
+HOST = Host(name="web1", id="f" * 32, boot_id="01234567-89ab-cdef-0123-456789abcdef", epoch=1_700_000_000_000, version="0")
+ID = "ab" * 32
+PATH = f"/docker/{ID}"
+SPEC = ContainerSpec(memory_limit_bytes=20_000_000)
+
+
+class Teller:
+    """A fleet with a clock that moves by hand; `said` is everything it said, in order."""
+
+    def __init__(self, **options: Any) -> None:
+        self.fleet = Fleet(HOST, **options)
+        if options.get("docker", True):
+            self.fleet.observe(o.Recovered("source.docker", T0), Now(T0, 0))  # Docker answers
+        self.ns = 1
+        self.said: list[m.Message] = []
+
+    def now(self) -> Now:
+        return Now(T0 + self.ns, self.ns)
+
+    def hear(self, *observations: o.Observation) -> list[Any]:
+        new = [said for observation in observations for said in self.fleet.observe(observation, self.now())]
+        self.said += new
+        return _records(new)
+
+    def later(self, ns: int) -> list[Any]:
+        self.ns += ns
+        new = self.fleet.tick(self.now())
+        self.said += new
+        return _records(new)
+
+    def records(self, topic: m.Topic) -> list[Any]:
+        return [said.record for said in self.said if said.topic is topic]
+
+
+def _records(said: list[m.Message]) -> list[Any]:
+    return [message.record for message in said if message.record is not None and message.topic is not m.STATE]
+
+
+def appeared(path: str = PATH, inode: int = 7, found: Any = "live", spec: ContainerSpec = SPEC, at: int = 0) -> o.Appeared:
+    return o.Appeared(path, "memory", inode, T0 + at, found, spec)
+
+
+def vanished(path: str = PATH, inode: int = 7, at: int = 0, not_before: int = 0) -> o.Vanished:
+    return o.Vanished(path, inode, T0 + at, not_before)
+
+
+def sample(at: int = 0, interfaces: tuple[NetworkInterface, ...] = (), **columns: Any) -> Sample:
+    values: list[Any] = [UNSET] * len(COLUMNS)
+    for name, value in {"cpu_usage_ns": 1000, "memory_usage_bytes": 5, **columns}.items():
+        values[INDEX[name]] = value
+    return Sample(T0 + at, tuple(values), interfaces)
+
+
+def sampled(path: str = PATH, inode: int = 7, **columns: Any) -> o.Sampled:
+    return o.Sampled(path, inode, sample(**columns))
+
+
+def event(action: str, at: int = 0, **more: Any) -> o.RuntimeEvent:
+    return o.RuntimeEvent(
+        runtime="docker", action=action, container_id=ID, time_ns=T0 + at, **{"name": "web", "image": "nginx:1", **more}
+    )
+
+
+def described(**more: Any) -> o.Described:
+    return o.Described(
+        runtime="docker", container_id=ID, time_ns=T0, **{"name": "web", "image": "nginx:1", "state": "running", **more}
+    )
+
+
+def kill(seq: int = 9, pid: int = 42, cgroup: str = PATH, **more: Any) -> o.OomKilled:
+    return o.OomKilled(seq=seq, time_ns=T0, pid=pid, process="tail", killed_cgroup=cgroup, **more)
+
+
+def test_a_short_docker_job_is_a_pair_with_the_same_name_and_exact_totals() -> None:
+    """Created with the name of Docker's create event, deleted with exit code and the totals read at its end."""
+    teller = Teller()
+    teller.hear(event("create", labels={"a": "b"}))
+    (created,) = teller.hear(appeared())
+    assert (created.event, created.found, created.name, created.image, created.labels) == (
+        "created",
+        "live",
+        "web",
+        "nginx:1",
+        {"a": "b"},
+    )
+    teller.hear(o.Emptied(PATH, 7, sample(at=50, cpu_usage_ns=31_000_000)))
+    assert teller.hear(vanished(at=90_000_000)) == []
+    (deleted,) = teller.hear(event("die", exit_code=0))
+    assert (deleted.event, deleted.container_id, deleted.incarnation) == ("deleted", ID, created.incarnation)
+    assert (deleted.name, deleted.exit_code, deleted.oom_killed, deleted.lifetime_ms) == ("web", 0, False, 90)
+    assert (deleted.totals_from, deleted.total_cpu_usage_ns, deleted.totals_at_ms) == ("exit", 31_000_000, (T0 + 50) // 1_000_000)
+    assert deleted.memory_peak_bytes is UNSET
+    assert [said.record is None for said in teller.said if said.topic is m.STATE] == [False, True]
+
+
+def test_the_exit_code_may_come_before_the_end_of_the_cgroup() -> None:
+    """die, then rmdir: nothing is waited for."""
+    teller = Teller()
+    teller.hear(event("create"), appeared(), event("die", exit_code=3))
+    (deleted,) = teller.hear(vanished())
+    assert deleted.exit_code == 3
+
+
+def test_nothing_waits_for_ever_for_a_runtime() -> None:
+    """Without a word from Docker, created follows after a second and deleted after 2 s, with what is known."""
+    teller = Teller()
+    assert teller.hear(appeared()) == []
+    assert teller.later(HOLD_CREATED_NS - 1) == []
+    (created,) = teller.later(1)
+    assert (created.event, created.name, created.runtime, created.container_id) == ("created", UNSET, "docker", ID)
+    assert teller.hear(vanished()) == []
+    (deleted,) = teller.later(HOLD_DELETED_NS)
+    assert (deleted.event, deleted.exit_code) == ("deleted", UNSET)
+    assert teller.fleet.next_due() is None
+
+
+def test_before_docker_first_answers_names_are_waited_for_longer() -> None:
+    """At the start of a run the list of all containers is still to come: 3 s, or until Docker speaks."""
+    fleet = Fleet(HOST)
+    assert fleet.observe(appeared(), Now(T0, 1)) == []
+    assert fleet.tick(Now(T0, HOLD_CREATED_NS + 1)) == []
+    assert len(fleet.tick(Now(T0, HOLD_STARTUP_NS + 1))) == 2
+
+
+def test_when_docker_is_away_nothing_waits_for_it() -> None:
+    """Degraded releases what waited and says so once; with Docker back, names come as an update."""
+    teller = Teller()
+    teller.hear(appeared())
+    first = teller.hear(o.Degraded("source.docker", T0, "no socket", "start it"))
+    assert [r.type for r in first] == ["container.lifecycle", "control"]
+    assert (first[1].kind, first[1].reason, first[1].remedy) == ("degraded", "no socket", "start it")
+    assert teller.hear(o.Degraded("source.docker", T0, "no socket", "start it")) == []
+    (recovered,) = teller.hear(o.Recovered("source.docker", T0))
+    assert recovered.kind == "recovered"
+    teller.hear(described(pid=77))
+    (updated,) = teller.later(SETTLE_NS)
+    assert updated.changed == ["aliases", "image", "name", "pid"]
+    assert updated.pid == 77
+
+
+def test_samples_wait_for_created() -> None:
+    """Nothing is said of a container before its created, and nothing of it is lost."""
+    teller = Teller()
+    assert teller.hear(appeared(), sampled(at=5), kill()) == []
+    said = teller.hear(event("create"))
+    assert [r.type for r in said] == ["container.lifecycle", "container.stats", "container.oom"]
+    assert said[1].cpu_usage_ns == 1000
+
+
+def test_a_restart_is_a_new_incarnation_with_the_same_id() -> None:
+    """Stop and start: deleted of the first, created of the second, each with its own facts."""
+    teller = Teller()
+    teller.hear(event("create"), appeared(), described(pid=5, started_at_ns=T0 + 1), vanished(at=10))
+    (first,) = teller.hear(event("die", exit_code=1))
+    (second,) = teller.hear(appeared(inode=8, at=20))
+    assert (first.event, second.event) == ("deleted", "created")
+    assert first.container_id == second.container_id
+    assert first.incarnation != second.incarnation
+    assert (first.started_at, second.started_at, second.pid) == (first.started_at, UNSET, UNSET)
+
+
+def test_a_missed_end_is_told_when_the_name_is_taken_again() -> None:
+    """The same path with another inode: the old one is deleted, reconciled, before the new one is created."""
+    teller = Teller()
+    teller.hear(appeared("/job", 1), sampled("/job", 1, at=100))
+    said = teller.hear(appeared("/job", 2, at=500))
+    assert [(r.event, r.found) for r in said] == [("deleted", "reconciled"), ("created", "live")]
+    assert said[0].not_before.endswith("20.000000100Z")
+
+
+def test_details_that_trickle_in_make_one_update() -> None:
+    """Limits and inspect results that follow a start are said together, with what changed."""
+    teller = Teller()
+    teller.hear(event("create"), appeared())
+    teller.hear(o.SpecRead(PATH, 7, T0, ContainerSpec(memory_limit_bytes=30)), described(image_id="sha256:1", pid=9))
+    (updated,) = teller.later(SETTLE_NS)
+    assert (updated.event, updated.changed, updated.spec.memory_limit_bytes) == ("updated", ["image_id", "pid", "spec"], 30)
+    assert teller.hear(described(image_id="sha256:1", pid=9)) == []
+    assert teller.later(SETTLE_NS) == []
+
+
+def test_pause_and_rename_are_told_at_once() -> None:
+    """What a person does to a container is an update of its own."""
+    teller = Teller()
+    teller.hear(event("create"), appeared())
+    (paused,) = teller.hear(event("pause", at=1))
+    (running,) = teller.hear(event("unpause", at=2))
+    (renamed,) = teller.hear(event("rename", at=3, name="api"))
+    assert (paused.changed, paused.state, running.state, renamed.name) == (["state"], "paused", "running", "api")
+    assert renamed.changed == ["aliases", "name"]
+    assert len({paused.id, running.id, renamed.id}) == 3
+
+
+def test_an_oom_kill_is_one_message_with_the_container_it_hit() -> None:
+    """Kernel log and counter saw the same kill: one message, and the end says so."""
+    teller = Teller()
+    teller.hear(event("create", labels={"team": "x"}), appeared())
+    (oom,) = teller.hear(kill(limit_cgroup=PATH, constraint="memcg", uid=0, anon_rss_bytes=19))
+    assert (oom.name, oom.image, oom.labels, oom.process, oom.pid) == ("web", "nginx:1", {"team": "x"}, "tail", 42)
+    assert (oom.id, oom.evidence, oom.constraint, oom.memory_limit_bytes) == (
+        "0123456789abcdef/oom/9",
+        ["kmsg"],
+        "memcg",
+        20_000_000,
+    )
+    teller.hear(o.Emptied(PATH, 7, sample(memory_oom_kills=1)), vanished())
+    (deleted,) = teller.hear(event("die", exit_code=137))
+    assert (deleted.oom_killed, deleted.oom_kills) == (True, 1)
+    assert len(teller.records(m.OOM)) == 1
+
+
+def test_a_kill_that_only_the_counter_saw_is_told_after_a_moment() -> None:
+    """Without a kernel-log record within a second, the cgroup's counter is believed."""
+    teller = Teller()
+    teller.hear(appeared("/job", 1), sampled("/job", 1, memory_oom_kills=0))
+    assert [r.type for r in teller.hear(sampled("/job", 1, memory_oom_kills=2))] == ["container.stats"]
+    told = teller.later(OOM_GRACE_NS)
+    assert [(r.evidence, r.killed_cgroup) for r in told] == [(["memory.events"], "/job")] * 2
+    assert len({r.id for r in told}) == 2
+
+
+def test_without_a_kernel_log_the_counter_is_believed_at_once() -> None:
+    """Kills from before the first look are not told as if they happened now."""
+    teller = Teller(kmsg=False)
+    teller.hear(appeared("/job", 1, "startup"), sampled("/job", 1, memory_oom_kills=5))
+    told = teller.hear(sampled("/job", 1, memory_oom_kills=6))
+    assert [r.type for r in told] == ["container.stats", "container.oom"]
+
+
+def test_a_late_kernel_log_record_still_finds_its_container() -> None:
+    """The container is gone and deleted is said; its name stands in the OOM message."""
+    teller = Teller()
+    teller.hear(event("create"), appeared(), event("die", exit_code=137), vanished())
+    (oom,) = teller.hear(kill())
+    assert (oom.name, oom.container_id) == ("web", ID)
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "container_id"), [("/system.slice/ssh.service", "/system.slice/ssh.service"), ("", "/"), (f"{PATH}/init.scope", ID)]
+)
+def test_a_kill_outside_every_known_container_is_told_too(cgroup: str, container_id: str) -> None:
+    """Every kill on the host reaches the stream, with as much as the cgroup path tells."""
+    (oom,) = Teller().hear(kill(cgroup=cgroup))
+    assert oom.container_id == container_id
+
+
+def test_on_v2_a_kill_below_is_not_told_again_for_the_cgroup_above() -> None:
+    """memory.events counts for all ancestors; each kill is still one message."""
+    teller = Teller(hierarchical_kills=True)
+    teller.hear(appeared("/a", 1), appeared("/a/b", 2), kill(cgroup="/a/b"))
+    teller.hear(sampled("/a", 1, memory_oom_kills=1), sampled("/a/b", 2, memory_oom_kills=1))
+    teller.later(OOM_GRACE_NS)
+    assert len(teller.records(m.OOM)) == 1
+
+
+def test_counters_never_run_backwards() -> None:
+    """A counter that the kernel steps back stays at its highest value; so does the sum of an interface that left."""
+    teller = Teller()
+    eth0 = NetworkInterface("eth0", 100, 1, 0, 0, 10, 1, 0, 0)
+    eth1 = NetworkInterface("eth1", 7, 1, 0, 0, 5, 1, 0, 0)
+    teller.hear(appeared("/job", 1))
+    for cpu, user, interfaces in [(100, 60, (eth0, eth1)), (110, 55, (eth0,)), (120, 70, ())]:
+        teller.hear(o.Sampled("/job", 1, sample(cpu_usage_ns=cpu, cpu_user_ns=user, interfaces=interfaces)))
+    stats = teller.records(m.STATS)
+    assert [(r.cpu_usage_ns, r.cpu_user_ns, r.network_rx_bytes) for r in stats] == [(100, 60, 107), (110, 60, 107), (120, 70, 107)]
+
+
+def test_what_runs_on_below_an_emptied_cgroup_makes_its_totals_the_last_samples() -> None:
+    """Totals are only said to be of the exit when nothing ran after they were read."""
+    teller = Teller()
+    teller.hear(appeared("/job", 1), o.Emptied("/job", 1, sample(at=1, cpu_usage_ns=10)), sampled("/job", 1, at=9, cpu_usage_ns=50))
+    (deleted,) = teller.hear(vanished("/job", 1))
+    assert (deleted.totals_from, deleted.total_cpu_usage_ns) == ("last_sample", 50)
+
+
+def test_totals_are_absent_when_nothing_was_ever_read() -> None:
+    """Totals are never invented."""
+    teller = Teller()
+    teller.hear(appeared("/job", 1))
+    (deleted,) = teller.hear(vanished("/job", 1))
+    assert (deleted.totals_from, deleted.total_cpu_usage_ns, deleted.samples) == (UNSET, UNSET, 0)
+
+
+def test_scopes() -> None:
+    """Folders of systemd and runtimes, and cgroups inside a container, are shown under `all` only."""
+    paths = ["/", "/system.slice/ssh.service", "/docker", f"{PATH}/init.scope", "/job"]
+    narrow, wide = Teller(docker=False), Teller(docker=False, scope="all")
+    for inode, path in enumerate(paths):
+        narrow.hear(appeared(path, inode))
+        wide.hear(appeared(path, inode))
+    assert [r.cgroup_path for r in narrow.records(m.LIFECYCLE)] == ["/job"]
+    assert [r.cgroup_path for r in wide.records(m.LIFECYCLE)] == paths
+
+
+def test_labels_pass_by_allow_list() -> None:
+    """Deny is stronger than allow; Kubernetes and compose names have columns of their own."""
+    teller = Teller(labels=LabelFilter(("com.*", "team"), ("com.secret",)))
+    labels = {"com.secret": "x", "com.docker.compose.project": "shop", "team": "a", "other": "b", "io.kubernetes.pod.name": "p"}
+    teller.hear(described(labels=labels))
+    (created,) = teller.hear(appeared())
+    assert created.labels == {"com.docker.compose.project": "shop", "team": "a"}
+    assert (created.compose_project, created.pod) == ("shop", "p")
+
+
+def test_the_last_words_include_what_still_waited() -> None:
+    """At the end of a run, held created and deleted are said before stopped, which has the high-water marks."""
+    teller = Teller()
+    teller.hear(appeared(), vanished())
+    said = teller.fleet.stopped(teller.now(), "asked to stop")
+    assert [(r.type, getattr(r, "event", None)) for r in _records(said)] == [
+        ("container.lifecycle", "created"), ("container.lifecycle", "deleted"), ("control", None),
+    ]  # fmt: skip
+    last: Any = said[-1].record
+    assert (last.kind, last.high_water) == ("stopped", {"container.lifecycle": 2})
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Whatever a host tells, in whatever order: what is said keeps its promises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teller = Teller()
+        self.inode = 0
+        self.there: dict[str, int] = {}
+
+    @rule(path=st.sampled_from(["/job", PATH]))
+    def appear(self, path: str) -> None:
+        self.teller.ns += 1  # no two facts happen in the same nanosecond
+        self.inode += 1
+        self.there[path] = self.inode
+        self.teller.hear(appeared(path, self.inode, at=self.teller.ns))
+
+    @precondition(lambda self: self.there)
+    @rule(data=st.data(), pick=st.sampled_from(["vanish", "sample", "empty", "kill", "limits"]))
+    def happen(self, data: st.DataObject, pick: str) -> None:
+        self.teller.ns += 1
+        path = data.draw(st.sampled_from(sorted(self.there)))
+        inode = self.there[path]
+        at = self.teller.ns
+        if pick == "vanish":
+            del self.there[path]
+            self.teller.hear(vanished(path, inode, at=at))
+        elif pick == "sample":
+            self.teller.hear(sampled(path, inode, at=at, memory_oom_kills=data.draw(st.integers(0, 3))))
+        elif pick == "empty":
+            self.teller.hear(o.Emptied(path, inode, sample(at=at)))
+        elif pick == "kill":
+            self.teller.hear(kill(seq=at, pid=at % 1000, cgroup=path))
+        else:
+            self.teller.hear(o.SpecRead(path, inode, T0, ContainerSpec(memory_limit_bytes=at)))
+
+    @rule(action=st.sampled_from(["create", "start", "die", "pause", "unpause", "rename", "destroy", "oom"]))
+    def docker_says(self, action: str) -> None:
+        self.teller.ns += 1
+        self.teller.hear(event(action, at=self.teller.ns, exit_code=1 if action == "die" else None))
+
+    @rule(up=st.booleans())
+    def docker_comes_or_goes(self, up: bool) -> None:
+        self.teller.hear(o.Recovered("source.docker", T0) if up else o.Degraded("source.docker", T0, "gone"))
+
+    @rule(ns=st.sampled_from([1_000_000, HOLD_CREATED_NS, HOLD_DELETED_NS]))
+    def wait(self, ns: int) -> None:
+        self.teller.later(ns)
+
+    @invariant()
+    def numbers_are_contiguous(self) -> None:
+        for topic in m.TOPICS:
+            numbers = [record.seq for record in self.teller.records(topic) if record is not None]
+            assert numbers == list(range(1, len(numbers) + 1))
+
+    @invariant()
+    def created_comes_first_and_deleted_last(self) -> None:
+        lives: dict[str, list[str]] = {}
+        for said in self.teller.said:
+            record: Any = said.record
+            if said.topic in (m.LIFECYCLE, m.STATS):
+                lives.setdefault(record.incarnation, []).append(getattr(record, "event", "stats"))
+        for life in lives.values():
+            assert life[0] == "created" and life.count("created") == 1
+            assert life.count("deleted") <= 1 and "deleted" not in life[:-1]
+
+    @invariant()
+    def ids_are_unique(self) -> None:
+        ids = [said.record.id for said in self.teller.said if said.record is not None and said.topic in (m.LIFECYCLE, m.CONTROL)]
+        assert len(ids) == len(set(ids))
+
+    def teardown(self) -> None:
+        for path, inode in self.there.items():
+            self.teller.hear(vanished(path, inode))
+        self.teller.later(HOLD_DELETED_NS)
+        events = [record.event for record in self.teller.records(m.LIFECYCLE)]
+        assert events.count("created") == events.count("deleted") == self.inode
+        assert self.teller.fleet.next_due() is None
+        assert len(self.teller.fleet) == 0
+
+
+AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestAnyOrder = AnyOrder.TestCase
