@@ -45,14 +45,15 @@ POLL_EVERY: Final = 0.5  # s; between scans where inotify cannot be had
 class _Cgroup:
     """A cgroup that is shown as a container. `hierarchy` and `inode` are its identity."""
 
-    __slots__ = ("ended", "hierarchy", "inode", "path", "pid", "pidfd", "populated", "seen_ns")
+    __slots__ = ("ended", "hierarchy", "inode", "joined", "path", "pid", "pidfd", "populated", "seen_ns")
 
     def __init__(self, path: str, hierarchy: str, inode: int, seen_ns: int) -> None:
         self.path, self.hierarchy, self.inode, self.seen_ns = path, hierarchy, inode, seen_ns
         self.pid = 0
         self.pidfd = -1
         self.ended: set[int] = set()  # seen to end, may still stand in cgroup.procs until they are reaped
-        self.populated = False
+        self.populated = False  # somebody was in it since its totals were read
+        self.joined = False  # and was told of
 
 
 class Watcher:
@@ -168,7 +169,7 @@ class Watcher:
         mask, name = event.mask, event.name
         if not mask & inotify.IN_ISDIR:
             if mask & inotify.IN_MODIFY and (cgroup := self._known.get(parent)) is not None:
-                self._file_written(cgroup, name)
+                self._file_written(cgroup, hierarchy, name)
             return
         path = f"/{name}" if parent == "/" else f"{parent}/{name}"
         if mask & (inotify.IN_CREATE | inotify.IN_MOVED_TO):
@@ -187,8 +188,12 @@ class Watcher:
         except OSError:
             return False
 
-    def _file_written(self, cgroup: _Cgroup, name: str) -> None:
+    def _file_written(self, cgroup: _Cgroup, hierarchy: str, name: str) -> None:
         if name in _MEMBERSHIP:
+            if hierarchy != cgroup.hierarchy:
+                return  # v1: joining is a write in every hierarchy; one of them is enough
+            # whoever joined may have ended already: then there is nobody to wait for, but there are totals to read
+            cgroup.populated = cgroup.populated or name != "cgroup.events"
             if cgroup.pidfd < 0:
                 self._look_for_processes(cgroup)
         elif name in _LIMITS:
@@ -291,7 +296,7 @@ class Watcher:
             if self._hold(cgroup, [pid for pid in living if pid > 0]) or 0 in living:  # 0: outside our pid namespace
                 return
         if cgroup.populated:
-            cgroup.populated = False
+            cgroup.populated = cgroup.joined = False
             self._read_totals(cgroup)
 
     def _processes_below(self, hierarchy: str, path: str) -> list[int]:
@@ -318,9 +323,10 @@ class Watcher:
             cgroup.pid, cgroup.pidfd = pid, fd
             self._pidfds[fd] = cgroup
             self._epoll.register(fd, select.EPOLLIN)
-            if not cgroup.populated:
-                cgroup.populated = True
+            if not cgroup.joined:
+                cgroup.joined = True
                 self._emit(o.Joined(cgroup.path, cgroup.inode, self._clock.wall_ns(), pid))
+            cgroup.populated = True
             return True
         return False
 

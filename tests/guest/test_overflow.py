@@ -1,0 +1,37 @@
+"""An inotify queue that is too short: only where the limit is this kernel's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.agent import Agent
+from tests.support.cgroups import CgroupFolder
+
+pytestmark = pytest.mark.v2
+
+QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
+
+
+def test_an_overflow_is_declared_and_repaired_by_a_scan(cgroups: CgroupFolder) -> None:
+    """More events at once than the queue holds: a gap without a count, and every cgroup that is there is known."""
+    before = QUEUE.read_text()
+    QUEUE.write_text("16")
+    try:
+        with Agent("--listen", "off", environment={"STREAMER_DOCKER__ENABLED": "false"}) as agent:
+            agent.ready()
+            for _ in range(20):
+                for number in range(100):
+                    cgroups.make(f"c{number}")
+                if agent.said(kind="gap"):
+                    break
+                for number in range(100):
+                    cgroups.remove(f"c{number}")
+            (gap, *_) = agent.wait_said(kind="gap", component="source.cgroup")
+            assert "overflow" in gap["reason"] and "gap_count" not in gap
+            there = {f"{cgroups.path}/c{number}" for number in range(100)}
+            agent.until(lambda: there <= {line["container_id"] for line in agent.said(event="created")}, "not all were found")
+            assert agent.stop() == 0
+    finally:
+        QUEUE.write_text(before)
