@@ -1,7 +1,7 @@
 """What all tests share: the real parts as fixtures, small helpers, and the rule that a test leaves nothing behind.
 
 Markers: without one a test is pure (no root, no network beyond this process); `live` needs this machine's real parts;
-`v2` runs inside the cgroup v2 guest. A test with both runs on both hosts.
+`v2` runs inside the cgroup v2 guest. A test with both runs on both hosts. Who uses a real part is `live` without saying so.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ import pytest
 
 # One fixture module per real part: `redis_server` and `kafka`, `cgroups`, `docker_engine`.
 pytest_plugins = ["tests.support.brokers", "tests.support.cgroups", "tests.support.docker_engine"]
+
+_REAL_FIXTURES: Final = {"cgroups", "docker_engine", "kafka", "redis_server"}
+_REAL_PARTS: Final = {"CgroupFolder", "DockerEngine", "KafkaServer", "RedisServer"}  # imported: the whole file is live
 
 _GRACE_SECONDS: Final = 5.0  # threads and children that were told to end need a moment to do it
 _CGROUPS: Final = Path("/sys/fs/cgroup")
@@ -78,9 +81,14 @@ def _held() -> set[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every async test also fails when tasks that it started are still there at its end."""
+    """Mark what uses real parts, and let every async test fail when tasks that it started are still there at its end."""
     for item in items:
-        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+        if not isinstance(item, pytest.Function):
+            continue
+        marked = item.get_closest_marker("live") or item.get_closest_marker("v2")
+        if not marked and (_REAL_FIXTURES & set(item.fixturenames) or _REAL_PARTS & set(vars(item.module))):
+            item.add_marker("live")
+        if inspect.iscoroutinefunction(item.obj):
             item.obj = _no_task_left(item.obj)
 
 

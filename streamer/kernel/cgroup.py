@@ -58,7 +58,7 @@ class CgroupReader:
 
     @property
     def inode(self) -> int:
-        """The inode of the cgroup's directory, in the first hierarchy that has it; 0 before the first read."""
+        """The inode of the cgroup's directory in the first of the watched hierarchies that has it; 0 before the first read."""
         return self._files.inode
 
     def set_net_dev_pid(self, pid: int, *, read: bool = True) -> None:
@@ -96,11 +96,14 @@ class CgroupReader:
     # opening
 
     def _acquire(self) -> None:
-        if self._reads >= self._look_again_at:
+        starved = self._budget.starved
+        if self._reads >= self._look_again_at or not self._there:
             self._look_again_at = max(1, 2 * self._reads)
             self._files.open(self._files.wanted)
         else:
             self._files.open(self._there)
+        if self._budget.starved > starved:
+            self._look_again_at = 0  # not the cgroup lacks files, we lack descriptors: that passes
         self._settle()
 
     def _settle(self) -> None:

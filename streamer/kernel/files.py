@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from operator import itemgetter
+from operator import itemgetter, mul
 from typing import Any, Final, NamedTuple
 
 from streamer.model.stats import ABSENT, Layout
@@ -120,8 +120,8 @@ def _finisher(wanted: tuple[Wanted, ...], found: dict[str, int]) -> Callable[[li
     if complete and all(scale == 1 for scale in scales):
         return lambda numbers: numbers
     if complete:
-        return lambda numbers: [number * scale for number, scale in zip(numbers, scales, strict=True)]
-    return lambda numbers: order([*(number * scale for number, scale in zip(numbers, scales, strict=True)), ABSENT])
+        return lambda numbers: [*map(mul, numbers, scales)]
+    return lambda numbers: order([*map(mul, numbers, scales), ABSENT])
 
 
 def _single(wanted: Sequence[Wanted]) -> Parser:
@@ -138,26 +138,28 @@ def _lines(wanted: Sequence[Wanted]) -> Parser:
     return lambda raw: [raw.count(b"\n")] * len(wanted)
 
 
-_DEVICE_LINE: Final = re.compile(rb"(?m)^\d+:\d+(?: +(?:\d+:\d+|[a-z0-9_.]+=\S*))* *$")
-
-
 def _nested(wanted: Sequence[Wanted]) -> Parser:
     """`8:0 rbytes=1 wbytes=2 …` a line, summed over devices.
 
     An empty file is a sum over no device: 0. Kernels before 5.17 or so write a device without numbers with no line end,
-    `8:16 8:0 rbytes=…`: what is looked for is the key, wherever it stands in a line.
+    `8:16 8:0 rbytes=…`: what is looked for is the key, wherever it stands in a line that begins with a device.
     """
-    patterns = [(re.compile(rb"(?:^|\s)" + re.escape(key.encode()) + rb"=(\d{1,20})(?=\s|$)"), scale) for key, scale, _ in wanted]
-    empty = [0] * len(patterns)
-    nothing = [ABSENT] * len(patterns)
+    keys = [(key.encode(), scale) for key, scale, _ in wanted]
+    nothing = [ABSENT] * len(keys)
 
     def parse(raw: bytes) -> Sequence[Any]:
-        if not raw:
-            return empty
-        lines = b"\n".join(_DEVICE_LINE.findall(raw))
-        if not lines:
-            return nothing
-        return [sum(map(int, pattern.findall(lines))) * scale for pattern, scale in patterns]
+        sums = dict.fromkeys((key for key, _ in keys), 0)
+        understood = not raw
+        for line in raw.split(b"\n"):
+            words = line.split()
+            if not words or not words[0].replace(b":", b"", 1).isdigit():
+                continue
+            understood = True
+            for word in words:
+                key, _, text = word.partition(b"=")
+                if key in sums and text.isdigit() and len(text) <= 20:
+                    sums[key] += int(text)
+        return [sums[key] * scale for key, scale in keys] if understood else nothing
 
     return parse
 
@@ -182,23 +184,23 @@ def _operations(wanted: Sequence[Wanted]) -> Parser:
     return parse
 
 
+_AVERAGES: Final = rb" avg10=(\d{1,6}\.\d{1,6}) avg60=\S+ avg300=\S+ total=(\d{1,20})"
+_PRESSURE: Final = re.compile(rb"some" + _AVERAGES + rb"\n(?:full" + _AVERAGES + rb"\n)?")
+_PRESSURE_KEYS: Final = ("some.avg10", "some.total", "full.avg10", "full.total")
+
+
 def _pressure(wanted: Sequence[Wanted]) -> Parser:
-    """`some avg10=0.00 avg60=0.00 avg300=0.00 total=0` a line; keys are `some.total` and so on (psi.rst)."""
-    places = []
-    for key, scale, number in wanted:
-        share, _, name = key.partition(".")
-        form = rb"\d{1,20}" if number is int else rb"\d{1,6}\.\d{1,6}"
-        pattern = re.compile(
-            rb"(?m)^" + re.escape(share.encode()) + rb"(?: \S+)*? " + re.escape(name.encode()) + rb"=(" + form + rb")(?= |$)"
-        )
-        places.append((pattern.search, scale, number))
+    """`some avg10=0.00 avg60=0.00 avg300=0.00 total=0` and the same for `full`; keys are `some.total` and so on (psi.rst).
+
+    There was no line of `full` for the CPU before 5.13.
+    """
+    places = [(_PRESSURE_KEYS.index(key), scale, number) for key, scale, number in wanted]
+    nothing = (None,) * len(_PRESSURE_KEYS)
 
     def parse(raw: bytes) -> Sequence[Any]:
-        numbers = []
-        for search, scale, number in places:
-            found = search(raw)
-            numbers.append(number(found[1]) * scale if found else ABSENT)
-        return numbers
+        found = _PRESSURE.fullmatch(raw)
+        texts = found.groups() if found else nothing
+        return [ABSENT if texts[place] is None else number(texts[place]) * scale for place, scale, number in places]
 
     return parse
 

@@ -39,8 +39,9 @@ class OpenFiles:
 
     @property
     def inode(self) -> int:
-        """Of the cgroup's directory in the first hierarchy that has it; 0 while none was opened."""
-        return next(iter(self._inodes.values()), 0)
+        """Of the cgroup's directory in the first of the watched hierarchies that has it; 0 while none was opened."""
+        mounts = (self._hierarchies.mounts[name] for name in self._hierarchies.watched)
+        return next((self._inodes[mount] for mount in mounts if mount in self._inodes), 0)
 
     @property
     def there(self) -> tuple[KernelFile, ...]:

@@ -332,6 +332,10 @@ class Fleet:
 
     def _oom_killed(self, seen: o.OomKilled, now: Now) -> list[Message]:
         container = self._victim(seen.killed_cgroup)
+        if seen.repeated:  # told already, but the kernel's counter has it twice
+            if container is not None:
+                self._count_kill(container)
+            return []
         if container is None:
             return [self._say.oom(seen, self._stranger(seen.killed_cgroup or "/"), None, now)]
         if not container.said_created:

@@ -287,7 +287,7 @@ class Watcher:
         for _ in range(5):  # processes may end while we look; what is left after that is waited for by event
             try:
                 pids = read_procs(self._hierarchies, cgroup.hierarchy, cgroup.path)
-            except Gone:
+            except (Gone, OSError):  # OSError: no descriptor is left for it; then the totals are those of the last sample
                 return
             cgroup.ended.intersection_update(pids)
             living = [pid for pid in pids if pid not in cgroup.ended] or self._processes_below(cgroup.hierarchy, cgroup.path)
@@ -302,7 +302,7 @@ class Watcher:
     def _processes_below(self, hierarchy: str, path: str) -> list[int]:
         """Processes that went on into cgroups of the container's own, as systemd's do in a container."""
         for child in self._children(hierarchy, path):
-            with contextlib.suppress(Gone):
+            with contextlib.suppress(Gone, OSError):  # it went, or no descriptor is left for it
                 pids = read_procs(self._hierarchies, hierarchy, child) or self._processes_below(hierarchy, child)
                 if pids:
                     return pids

@@ -240,6 +240,17 @@ def test_a_kill_that_only_the_counter_saw_is_told_after_a_moment() -> None:
     assert len({r.id for r in told}) == 2
 
 
+def test_a_kill_that_the_kernel_prints_and_counts_twice_is_told_once() -> None:
+    """With memory.oom.group the first victim is printed again: the counter has it twice, the stream once."""
+    teller = Teller()
+    teller.hear(
+        appeared("/job", 1), sampled("/job", 1, memory_oom_kills=0), kill(cgroup="/job"), kill(seq=10, cgroup="/job", repeated=True)
+    )
+    teller.hear(sampled("/job", 1, memory_oom_kills=2))
+    teller.later(OOM_GRACE_NS)
+    assert len(teller.records(m.OOM)) == 1
+
+
 def test_without_a_kernel_log_the_counter_is_believed_at_once() -> None:
     """Kills from before the first look are not told as if they happened now."""
     teller = Teller(kmsg=False)
