@@ -93,7 +93,7 @@ class Container:
     __slots__ = (
         "_floor", "_getter", "_net_floor", "about", "details", "emptied", "exit_code", "found", "hierarchy",
         "hold_until", "incarnation", "inode", "joined_pid", "last", "not_before_ns", "oom_check_at", "oom_counted",
-        "oom_said", "oom_start", "owner", "path", "said", "said_created", "samples", "seen_ns", "settle_at", "spec",
+        "oom_repeated", "oom_said", "oom_start", "owner", "path", "said", "said_created", "samples", "seen_ns", "settle_at", "spec",
         "state", "vanished_ns", "waiting",
     )  # fmt: skip
 
@@ -126,7 +126,8 @@ class Container:
         self.emptied: Sample | None = None
         self.last: Sample | None = None
         self.samples = 0
-        self.oom_said = 0  # kills told to consumers
+        self.oom_said = 0  # kills that the kernel log told of
+        self.oom_repeated = 0  # of these, how many it told of twice
         self.oom_start: int | None = 0 if found == "live" else None  # the kernel's counter when we first looked
         self.oom_counted = 0  # kills since then, by the kernel's counter
         self.oom_check_at = 0  # monotonic ns; then kills that only the counter saw are said
@@ -231,7 +232,7 @@ class Container:
 
     def oom_kills(self) -> int:
         """Processes of this incarnation that the OOM killer ended, by whichever witness saw more."""
-        return max(self.oom_said, self.oom_counted)
+        return max(self.oom_said, self.oom_counted) - self.oom_repeated
 
     def idle(self, sample: Sample) -> bool:
         """Whether nothing happened since the last look: no CPU time, I/O or change of memory."""

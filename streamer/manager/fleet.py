@@ -335,6 +335,7 @@ class Fleet:
         if seen.repeated:  # told already, but the kernel's counter has it twice
             if container is not None:
                 self._count_kill(container)
+                container.oom_repeated += 1
             return []
         if container is None:
             return [self._say.oom(seen, self._stranger(seen.killed_cgroup or "/"), None, now)]

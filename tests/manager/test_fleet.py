@@ -248,7 +248,8 @@ def test_a_kill_that_the_kernel_prints_and_counts_twice_is_told_once() -> None:
     )
     teller.hear(sampled("/job", 1, memory_oom_kills=2))
     teller.later(OOM_GRACE_NS)
-    assert len(teller.records(m.OOM)) == 1
+    (deleted,) = teller.hear(vanished("/job", 1))
+    assert (len(teller.records(m.OOM)), deleted.oom_kills) == (1, 1)
 
 
 def test_without_a_kernel_log_the_counter_is_believed_at_once() -> None:
