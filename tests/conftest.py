@@ -17,6 +17,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -62,20 +63,20 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     while left := _held() - before:
         gc.collect()
         if time.monotonic() > deadline:
-            pytest.fail("the test left behind: " + ", ".join(sorted(left)), pytrace=False)
+            pytest.fail("the test left behind: " + ", ".join(sorted(left.elements())), pytrace=False)
         time.sleep(0.02)  # the pace of looking; the deadline is above
 
 
-def _held() -> set[str]:
-    held = {f"thread {thread.name}" for thread in threading.enumerate()}
+def _held() -> Counter[str]:
+    held = Counter(f"thread {thread.name}" for thread in threading.enumerate())
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):  # ended while we looked
-            held.add(f"process {child.pid} {child.name()}")
+            held[f"process {child.name()}"] += 1  # by name: a server of the session may have been started anew
     for entry in os.scandir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # closed while we looked
             target = os.readlink(entry.path)
             if not re.fullmatch(r"/proc/(self|\d+)/fd", target):  # the descriptor of this very listing
-                held.add(f"descriptor {entry.name} {target}")
+                held[f"descriptor {entry.name} {target}"] += 1
     return held
 
 

@@ -1,0 +1,299 @@
+"""The kernel log: the real one, and a pipe in packet mode, which is read record by record like it, for faults at an exact point."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from streamer.clock import SystemClock
+from streamer.model import observations as o
+from streamer.sources.kmsg import KmsgSource
+from streamer.telemetry import Telemetry
+from streamer.testing.clock import FakeClock
+
+NS = 1_000_000_000
+KILLED = "Memory cgroup out of memory: Killed process {pid} (tail) total-vm:100kB, anon-rss:20kB, file-rss:0kB, shmem-rss:0kB, UID:0 pgtables:1kB oom_score_adj:0"
+SUMMARY = "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/b,task_memcg=/b/a,task=tail,pid={pid},uid=0"
+
+
+class Log:
+    """A kernel log of our own: `write` adds a record, `faults` are raised by the next reads instead of an answer."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)  # packet mode: one write is one read, pipe(2)
+        for end in (self._read, self._write):
+            os.set_blocking(end, False)
+        self.faults: list[OSError] = []
+        self.opened: list[bool] = []
+        self.refused: OSError | None = None
+
+    def open(self, path: str, from_start: bool) -> int:
+        self.opened.append(from_start)
+        if self.refused is not None:
+            raise self.refused
+        return os.dup(self._read)
+
+    def read(self, fd: int, size: int) -> bytes:
+        if self.faults:
+            raise self.faults.pop(0)
+        return os.read(fd, size)
+
+    def write(self, seq: int, text: str = "eth0: link up", time_us: int = 0, priority: int = 3) -> None:
+        os.write(self._write, f"{priority},{seq},{time_us},-;{text}\n".encode())
+
+    def close(self) -> None:
+        for fd in (self._read, self._write):
+            os.close(fd)
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    with contextlib.closing(Log()) as made:
+        yield made
+
+
+class Listening:
+    """A running source, and what it said."""
+
+    def __init__(self, source: KmsgSource) -> None:
+        self.source = source
+        self.heard: list[o.Observation] = []
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Listening]:
+        task = asyncio.create_task(self.source.run(self.heard.append))
+        try:
+            await self.until(lambda: self.source.status().state != "starting")
+            yield self
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def until(self, condition: Callable[[], object], seconds: float = 20) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                pytest.fail("did not come to be; heard:\n" + "\n".join(map(str, self.heard)))
+            await asyncio.sleep(0.002)
+
+    def kills(self) -> list[o.OomKilled]:
+        return [x for x in self.heard if isinstance(x, o.OomKilled)]
+
+    def lost(self) -> list[tuple[int | None, str, str]]:
+        return [(x.count, x.first, x.last) for x in self.heard if isinstance(x, o.Lost)]
+
+
+def listening_to(log: Log, clock: FakeClock | None = None, resume_after: int | None = None, cgroup: str = "") -> Listening:
+    return Listening(
+        KmsgSource(
+            "/dev/kmsg",
+            clock or FakeClock(monotonic_ns=100 * NS),
+            Telemetry(),
+            resume_after,
+            cgroup_of=lambda _: cgroup,
+            open_log=log.open,
+            read=log.read,
+        )
+    )
+
+
+# the real log
+
+
+@pytest.mark.live
+@pytest.mark.v2
+async def test_a_real_kill_is_told_with_its_cgroup_and_time(tmp_path: Path) -> None:
+    """The kernel's own record of a process killed in a memory cgroup of the test's own."""
+    hierarchy = Path("/sys/fs/cgroup/memory")
+    cgroup = (hierarchy if hierarchy.is_dir() else Path("/sys/fs/cgroup")) / f"streamer-test-{os.getpid()}-kmsg"
+    cgroup.mkdir()
+    limit = "memory.limit_in_bytes" if hierarchy.is_dir() else "memory.max"
+    try:
+        (cgroup / limit).write_text(str(20 << 20))
+        async with Listening(KmsgSource("/dev/kmsg", SystemClock(), Telemetry())).running() as listening:
+            before = time.time_ns()
+            victim = await asyncio.create_subprocess_exec(
+                "sh", "-c", f"echo $$ > {cgroup}/cgroup.procs; exec tail /dev/zero", stderr=subprocess.DEVNULL
+            )
+            await listening.until(lambda: any(kill.pid == victim.pid for kill in listening.kills()))
+            await victim.wait()
+            kill = next(kill for kill in listening.kills() if kill.pid == victim.pid)
+            assert (kill.process, kill.constraint, kill.uid) == ("tail", "memcg", 0)
+            assert kill.killed_cgroup == kill.limit_cgroup == f"/{cgroup.name}"
+            assert before <= kill.time_ns <= time.time_ns()
+            assert kill.seq == listening.source.last_seq or kill.seq < (listening.source.last_seq or 0)
+    finally:
+        cgroup.rmdir()
+
+
+@pytest.mark.live
+@pytest.mark.v2
+async def test_the_real_log_is_resumed_after_a_record() -> None:
+    """What came since is read, without a hole."""
+    fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        first = int(os.read(fd, 16384).split(b",")[1])
+    finally:
+        os.close(fd)
+    async with Listening(KmsgSource("/dev/kmsg", SystemClock(), Telemetry(), resume_after=first)).running() as listening:
+        await listening.until(lambda: (listening.source.last_seq or 0) > first)
+        assert listening.lost() == []
+
+
+# exact faults
+
+
+async def test_only_what_comes_is_read_and_a_kill_is_told(log: Log) -> None:
+    """The log is opened at its end."""
+    async with listening_to(log).running() as listening:
+        log.write(7, SUMMARY.format(pid=5))
+        log.write(8, KILLED.format(pid=5))
+        await listening.until(listening.kills)
+        (kill,) = listening.kills()
+        assert (kill.seq, kill.pid, kill.killed_cgroup, kill.limit_cgroup) == (8, 5, "/b/a", "/b")
+        assert log.opened == [False]
+
+
+async def test_overwritten_records_are_counted_exactly(log: Log) -> None:
+    """EPIPE, and the number of the next record."""
+    async with listening_to(log).running() as listening:
+        log.write(7)
+        await listening.until(lambda: listening.source.last_seq == 7)
+        log.faults.append(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+        log.write(20)
+        log.write(21)
+        await listening.until(lambda: listening.source.last_seq == 21)
+        assert listening.lost() == [(12, "8", "19")]
+
+
+async def test_records_lost_before_the_first_one_cannot_be_counted(log: Log) -> None:
+    """That some were lost is said all the same."""
+    async with listening_to(log).running() as listening:
+        log.faults.append(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+        log.write(20)
+        await listening.until(lambda: listening.source.last_seq == 20)
+        assert listening.lost() == [(None, "", "19")]
+
+
+async def test_a_record_of_another_form_is_counted(log: Log) -> None:
+    """The number of the next one tells that it is missing."""
+    async with listening_to(log).running() as listening:
+        log.write(7)
+        await listening.until(lambda: listening.source.last_seq == 7)
+        os.write(log._write, b"not a record")
+        log.write(9)
+        await listening.until(lambda: listening.source.last_seq == 9)
+        assert listening.lost() == [(1, "8", "8")]
+
+
+async def test_resuming_tells_what_came_since_and_nothing_twice(log: Log) -> None:
+    """Records up to the remembered one are left out; what was overwritten after it is counted."""
+    for seq in (4, 5, 9, 10):
+        log.write(seq, KILLED.format(pid=seq))
+    async with listening_to(log, resume_after=5).running() as listening:
+        await listening.until(lambda: len(listening.kills()) == 2)
+        assert [kill.seq for kill in listening.kills()] == [9, 10]
+        assert listening.lost() == [(3, "6", "8")]
+        assert log.opened == [True]
+
+
+async def test_drain_reads_what_is_there_without_the_loop(log: Log) -> None:
+    """Called when a cgroup has gone: the kill that ended it is told first."""
+    async with listening_to(log).running() as listening:
+        for seq in range(10):  # a pipe holds 16 packets
+            log.write(seq, KILLED.format(pid=seq + 1))
+        listening.source.drain()
+        assert [kill.seq for kill in listening.kills()] == list(range(10))
+    listening.source.drain()  # after the end: nothing to read
+
+
+async def test_a_kill_without_a_cgroup_is_looked_up_at_once(log: Log) -> None:
+    """In a storm the kernel prints only the last line; the process may still be there to ask."""
+    async with listening_to(log, cgroup="/from/proc").running() as listening:
+        log.write(1, KILLED.format(pid=5))
+        await listening.until(listening.kills)
+        assert listening.kills()[0].killed_cgroup == "/from/proc"
+
+
+async def test_the_cgroup_of_a_process_is_read_below_the_host_s_proc(log: Log, tmp_path: Path) -> None:
+    """v1: of the memory controller; a process that has ended has none."""
+    (tmp_path / "5").mkdir()
+    (tmp_path / "5/cgroup").write_text("3:cpu:/elsewhere\n2:memory:/a/b\n0::/unified\n")
+    source = KmsgSource("/dev/kmsg", FakeClock(), Telemetry(), proc_root=tmp_path, open_log=log.open, read=log.read)
+    async with Listening(source).running() as listening:
+        log.write(1, KILLED.format(pid=5))
+        log.write(2, KILLED.format(pid=6))
+        await listening.until(lambda: len(listening.kills()) == 2)
+        assert [kill.killed_cgroup for kill in listening.kills()] == ["/a/b", ""]
+
+
+async def test_the_time_of_a_record_follows_the_log_s_own_clock(log: Log) -> None:
+    """The log's clock runs 3 s behind the monotonic one; a record read late still has the time at which it was written."""
+    clock = FakeClock(wall_ns=1000 * NS, monotonic_ns=100 * NS)
+    async with listening_to(log, clock).running() as listening:
+        log.write(1, "read as it came", time_us=97_000_000)
+        await listening.until(lambda: listening.source.last_seq == 1)
+        clock.advance(10)
+        log.write(2, KILLED.format(pid=5), time_us=105_000_000)
+        await listening.until(listening.kills)
+        assert listening.kills()[0].time_ns == 1008 * NS
+
+
+async def test_the_past_is_dated_by_the_log_when_resuming(log: Log) -> None:
+    """A record that was written before we looked does not become one of now."""
+    log.write(1, KILLED.format(pid=5), time_us=40_000_000)
+    clock = FakeClock(wall_ns=1000 * NS, monotonic_ns=100 * NS)
+    async with listening_to(log, clock, resume_after=0).running() as listening:
+        await listening.until(listening.kills)
+        assert listening.kills()[0].time_ns == 940 * NS
+
+
+@pytest.mark.parametrize(
+    ("fault", "hint"),
+    [
+        (PermissionError(errno.EPERM, "Operation not permitted"), "CAP_SYSLOG"),
+        (PermissionError(errno.EACCES, "Permission denied"), "CAP_SYSLOG"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), "--device=/dev/kmsg"),
+        (OSError(errno.ENODEV, "No such device"), "kmsg.enabled"),
+    ],
+)
+async def test_a_log_that_cannot_be_opened_is_said_once_and_tried_again(
+    log: Log, monkeypatch: pytest.MonkeyPatch, fault: OSError, hint: str
+) -> None:
+    """Degraded with a remedy, then Recovered."""
+    monkeypatch.setattr("streamer.sources.kmsg._TRY_AGAIN_SECONDS", 0.01)
+    log.refused = fault
+    async with listening_to(log).running() as listening:
+        await listening.until(lambda: len(log.opened) > 3)
+        log.refused = None
+        await listening.until(lambda: listening.source.status().state == "ok")
+        log.write(1, KILLED.format(pid=5))
+        await listening.until(listening.kills)
+        told = [type(x) for x in listening.heard]
+        assert told == [o.Degraded, o.Recovered, o.OomKilled]
+        assert isinstance(listening.heard[0], o.Degraded)
+        assert hint in listening.heard[0].remedy
+
+
+async def test_a_log_that_breaks_is_taken_up_after_the_last_record(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opened anew from its start, what was read before is left out."""
+    monkeypatch.setattr("streamer.sources.kmsg._TRY_AGAIN_SECONDS", 0.01)
+    async with listening_to(log).running() as listening:
+        log.write(1)
+        await listening.until(lambda: listening.source.last_seq == 1)
+        log.faults.append(OSError(errno.EIO, "Input/output error"))
+        log.write(1, KILLED.format(pid=5))
+        log.write(2, KILLED.format(pid=6))
+        await listening.until(listening.kills)
+        assert [kill.seq for kill in listening.kills()] == [2]
+        assert log.opened == [False, True]
+        assert [type(x) for x in listening.heard] == [o.Degraded, o.Recovered, o.OomKilled]

@@ -1,0 +1,170 @@
+"""Facts about the machine: this one's, and those of hosts made up of files."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import pytest
+
+from streamer.clock import SystemClock
+from streamer.model import observations as o
+from streamer.sources import machine
+from streamer.sources.machine import MachineSource, disks, filesystems, host_identity, network_devices
+from streamer.testing.clock import FakeClock
+
+MACHINE_ID = "3d1219c7c4c5404aaa1f6d2a48adfda4"
+
+
+def host(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+class Version(NamedTuple):
+    version: str
+    api_version: str
+
+
+def test_this_machine_is_described() -> None:
+    """What the kernel says is there, and the whole can be sent."""
+    facts = MachineSource("/", "v1", SystemClock(), lambda: Version("20.10", "1.41")).read()
+    assert facts.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert facts.kernel_version == os.uname().release
+    assert facts.num_cores >= 1 and facts.memory_capacity_bytes > 0
+    assert abs(facts.boot_time_ms / 1000 + time.clock_gettime(time.CLOCK_BOOTTIME) - time.time()) < 60
+    assert (facts.docker_version, facts.docker_api_version) == ("20.10", "1.41")
+    assert msgspec.json.decode(msgspec.json.encode(facts))["cgroup_mode"] == "v1"
+
+
+async def heard_from(source: MachineSource, until: Callable[[list[o.HostDescribed]], bool]) -> list[o.HostDescribed]:
+    heard: list[o.HostDescribed] = []
+    task = asyncio.create_task(source.run(heard.append))  # type: ignore[arg-type]
+    deadline = time.monotonic() + 20
+    while not until(heard):
+        assert time.monotonic() < deadline, heard
+        await asyncio.sleep(0.002)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    return heard
+
+
+async def test_it_is_said_at_the_start_on_a_change_and_every_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not when nothing is new."""
+    monkeypatch.setattr(machine, "_LOOK_SECONDS", 0.001)
+    clock, looks = FakeClock(), 0
+
+    def version() -> Version | None:
+        nonlocal looks
+        looks += 1
+        if looks == 20:
+            clock.advance(3601)
+        return None if looks < 10 else Version("20.10", "1.41")
+
+    heard = await heard_from(MachineSource("/", "v1", clock, version), lambda _: looks >= 30)
+    assert ["docker_version" in msgspec.to_builtins(told.facts) for told in heard] == [False, True, True]
+
+
+# who it is
+
+
+def test_the_host_id_is_the_machine_id(tmp_path: Path) -> None:
+    """Of the host, not of the container that the agent is in; the name is the host's too."""
+    host(tmp_path, {"etc/machine-id": f"{MACHINE_ID}\n", "etc/hostname": "# set by us\nweb-7\n"})
+    assert host_identity(str(tmp_path)) == ("web-7", MACHINE_ID)
+
+
+def test_an_empty_machine_id_falls_back_to_dbus_and_then_to_the_firmware(tmp_path: Path) -> None:
+    """An image that has not been booted yet has an empty file."""
+    host(tmp_path, {"etc/machine-id": "", "sys/class/dmi/id/product_uuid": "12345678-9ABC-DEF0-1234-56789ABCDEF0\n"})
+    assert host_identity(str(tmp_path))[1] == "123456789abcdef0123456789abcdef0"
+    host(tmp_path, {"var/lib/dbus/machine-id": MACHINE_ID})
+    assert host_identity(str(tmp_path))[1] == MACHINE_ID
+
+
+@pytest.mark.parametrize(
+    "uuid", ["", "00000000-0000-0000-0000-000000000000", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF", "Not Settable"]
+)
+def test_without_any_id_it_is_made_of_what_outlives_a_reboot(tmp_path: Path, uuid: str) -> None:
+    """The name and the network cards' own addresses: the same each time, another on another host."""
+    card = {"addr_assign_type": "0\n", "address": "02:fc:00:00:00:01\n", "device/vendor": "x"}
+    made = {f"sys/class/net/eth0/{name}": text for name, text in card.items()}
+    files = {"etc/hostname": "web-7", "sys/class/dmi/id/product_uuid": uuid, **made}
+    one, two, three = (host(tmp_path / name, files) for name in "123")
+    host(two, {"sys/class/net/eth0/address": "02:fc:00:00:00:02"})
+    host(three, {"sys/class/net/veth1/address": "aa:aa", "sys/class/net/veth1/addr_assign_type": "3", "proc/uptime": "1"})
+    ids = [host_identity(str(root))[1] for root in (one, two, three)]
+    assert ids[0] == ids[2] != ids[1]
+    assert all(len(id_) == 32 for id_ in ids)
+
+
+def test_a_bare_host_has_a_name(tmp_path: Path) -> None:
+    """Ours, when its own cannot be told."""
+    assert host_identity(str(tmp_path))[0] == os.uname().nodename
+
+
+# what it has
+
+
+def test_disks_are_those_with_a_platter_or_a_chip(tmp_path: Path) -> None:
+    """Loops, RAM disks, CDs and hidden paths of multipath disks are left out."""
+    for name, number in (
+        ("sda", "8:0"),
+        ("loop0", "7:0"),
+        ("ram0", "1:0"),
+        ("zram0", "252:0"),
+        ("sr0", "11:0"),
+        ("nvme0c0n1", "259:1"),
+    ):
+        host(tmp_path, {f"sys/block/{name}/dev": number, f"sys/block/{name}/size": "8"})
+    host(tmp_path, {"sys/block/nvme0c0n1/hidden": "1", "sys/block/sda/queue/scheduler": "none [mq-deadline] kyber"})
+    (disk,) = disks(tmp_path)
+    assert (disk.name, disk.major, disk.minor, disk.size_bytes, disk.scheduler) == ("sda", 8, 0, 4096, "mq-deadline")
+
+
+def test_network_devices_are_the_host_s_own(tmp_path: Path) -> None:
+    """Not those that runtimes make for containers; a speed of -1 is not known."""
+    for name in ("eth0", "lo", "veth12", "docker0", "br-12"):
+        host(
+            tmp_path,
+            {f"sys/class/net/{name}/address": "aa:bb", f"sys/class/net/{name}/mtu": "1500", f"sys/class/net/{name}/speed": "-1"},
+        )
+    host(tmp_path, {"sys/class/net/bonding_masters": ""})
+    (device,) = network_devices(tmp_path)
+    assert msgspec.to_builtins(device) == {"name": "eth0", "mac_address": "aa:bb", "mtu": 1500}
+
+
+def test_a_file_system_is_listed_once_and_only_where_it_can_be_seen(tmp_path: Path) -> None:
+    """Bind mounts, images and what is no block device are left out; so is what is not mounted below the host's root here."""
+    host(
+        tmp_path,
+        {
+            "proc/1/mountinfo": "1 0 8:1 /sub /bind rw - ext4 /dev/sda1 rw\n"
+            "2 0 8:1 / / rw - ext4 /dev/sda1 rw\n"
+            "3 0 7:0 / /snap rw - squashfs /dev/loop0 rw\n"
+            "4 0 0:1 / /tmp rw - tmpfs tmpfs rw\n"
+            "5 0 8:2 / /not-here rw - ext4 /dev/sda2 rw\n"
+        },
+    )
+    (found,) = filesystems(tmp_path)
+    assert (found.device, found.mountpoint, found.fstype) == ("/dev/sda1", "/", "ext4")
+    assert found.capacity_bytes > 0
+
+
+def test_a_path_of_any_bytes_can_be_sent(tmp_path: Path) -> None:
+    """mountinfo holds whatever somebody named a directory."""
+    path = tmp_path / "proc/1/mountinfo"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"1 0 8:1 / / rw - ext4 /dev/\xff rw\n")
+    (found,) = filesystems(tmp_path)
+    assert msgspec.json.decode(msgspec.json.encode(found))["device"] == "/dev/\ufffd"
