@@ -34,7 +34,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("streamer_source_up", "gauge", "1 while a source does all of its work.", ("source",)),
     Metric("streamer_gaps_total", "counter", "Gaps declared.", ("component",)),
     Metric("streamer_docker_requests_total", "counter", "Calls made to the Docker Engine.", ("call",)),
-    Metric("streamer_rescans_total", "counter", "Scans of the cgroup tree.", ("reason",)),
+    Metric("streamer_rescans_total", "counter", "Scans of the cgroup tree."),
     Metric("streamer_descriptors_held", "gauge", "Descriptors held open for sampling."),
     Metric("streamer_memory_bytes", "gauge", "Bytes of samples and events held for queries."),
     Metric("streamer_memory_ignored_total", "counter", "Messages that queries do not see: repeated, or too late."),

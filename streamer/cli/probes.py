@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import resource
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -26,7 +25,9 @@ from streamer.config import Settings, SinkSettings, listen_address, mask, second
 from streamer.errors import ConfigError, NotConnected, PermanentlyRefused, Unsupported
 from streamer.kernel import hierarchy
 from streamer.kernel.hierarchy import UNIFIED, Hierarchies
+from streamer.kernel.proc import sees_host_pids
 from streamer.sources import docker_api
+from streamer.sources.cgroup import STRANGE_PIDS, STRANGE_PIDS_REMEDY
 
 
 class Finding(NamedTuple):
@@ -71,6 +72,14 @@ def _controllers(found: Hierarchies) -> set[str]:
 
 
 _INOTIFY: Final = "proc/sys/fs/inotify"
+
+
+def processes(settings: Settings) -> Iterator[Finding]:
+    """Can the processes of containers be followed to their end?"""
+    if sees_host_pids(f"{settings.host_root.rstrip('/')}/proc"):
+        yield Finding("ok", "processes", "have the host's numbers here: totals are read as the last one ends")
+    else:
+        yield Finding("degraded", "processes", STRANGE_PIDS, STRANGE_PIDS_REMEDY)
 
 
 def inotify(settings: Settings) -> Iterator[Finding]:
@@ -232,37 +241,12 @@ def clock(_: Settings) -> Iterator[Finding]:
         yield Finding("ok", "clock", f"{told}, synchronised" if state >= 0 else f"{told}, synchronisation not known")
 
 
-def state_directory(settings: Settings) -> Iterator[Finding]:
-    """Can state be kept over a restart?"""
-    if not settings.state_dir:
-        yield Finding(
-            "degraded",
-            "state directory",
-            "none: what waits for a sink is lost when the agent ends",
-            "set state_dir (--state-dir DIR)",
-        )
-        return
-    directory = Path(settings.state_dir)
-    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=existing) as file:
-            file.write(b"probe")
-            file.flush()
-    except OSError as error:
-        yield Finding("failed", "state directory", f"{existing}: {error.strerror}", f"let user id {os.geteuid()} write there")
-        return
-    free = shutil.disk_usage(existing).free
-    wanted = (settings.outbox.durable_bytes + settings.outbox.stats_bytes) * max(1, len(settings.sinks))
-    told = f"{directory} can be written{'' if existing == directory else ' (will be made)'}, {size(free)} free"
-    if free < wanted:
-        yield Finding(
-            "degraded",
-            "state directory",
-            f"{told}; a full outbox takes {size(wanted)}",
-            "free some space, or lower outbox.durable_bytes",
-        )
-    else:
-        yield Finding("ok", "state directory", told)
+def state(settings: Settings) -> Iterator[Finding]:
+    """What would a crash lose?"""
+    held = size((settings.outbox.durable_bytes + settings.outbox.stats_bytes) * max(1, len(settings.sinks)))
+    told = f"what waits for a sink is held in memory ({held} at most) and lost if the agent is killed"
+    kept = f"; {settings.state_dir} is not used by this version" if settings.state_dir else ""
+    yield Finding("degraded", "state", told + kept, "end the agent with SIGTERM, which delivers what waits first")
 
 
 def sinks(settings: Settings) -> Iterator[Finding]:
@@ -337,13 +321,14 @@ def sidecar(settings: Settings) -> Iterator[Finding]:
 
 PROBES: Final[tuple[Probe, ...]] = (
     cgroups,
+    processes,
     inotify,
     kernel_log,
     docker,
     pressure,
     descriptors,
     clock,
-    state_directory,
+    state,
     sinks,
     sidecar,
 )

@@ -154,7 +154,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Literal["containers", "all"],
         Meta(description="What is reported: containers, or all: also systemd's services and slices and the folders of runtimes."),
     ] = "containers"
-    state_dir: Annotated[FilePath, Meta(description="Directory for state that survives a restart; empty: none is kept.")] = ""
+    state_dir: Annotated[
+        FilePath,
+        Meta(
+            description="Directory for state that survives a restart. Not used by this version: what waits for a sink is in memory."
+        ),
+    ] = ""
     require_sinks: Annotated[bool, Meta(description="End with exit code 69 when a sink cannot be reached at start.")] = False
     drain: Annotated[Duration, Meta(description="Longest time to deliver what is left at the end.")] = "20s"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least important log lines to write.")] = (

@@ -100,7 +100,7 @@ def _places(raw: bytes, wanted: tuple[Wanted, ...], found: dict[str, int]) -> _P
         at = [place - len(tokens) for place in at]
         split = lambda raw: raw.rsplit(None, from_end)  # noqa: E731  a value of the record, bound to its number
     else:
-        split = lambda raw: raw.split(None, from_start)  # noqa: E731
+        split = lambda raw: raw.split(None, from_start)  # noqa: E731  the same, counted from the other side
     return _Places(split, _picker(at), names, _picker([place + 1 for place in at]), _finisher(wanted, found))
 
 

@@ -153,6 +153,14 @@ def net_namespace_at(process: StrPath | int) -> int:
         raise Gone("the process has ended") from problem
 
 
+def sees_host_pids(proc: str) -> bool:
+    """Whether processes have the same numbers for us as for the host whose `/proc` this is (pid_namespaces(7))."""
+    try:
+        return int(os.readlink(f"{proc}/self")) == os.getpid()
+    except (OSError, ValueError):  # the host's /proc does not know us: we are in another namespace
+        return False
+
+
 def shares_host_network(host_root: StrPath, pid: int) -> bool:
     """Whether a process is in the network namespace of the host's first process; True also when that cannot be told.
 

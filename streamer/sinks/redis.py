@@ -124,7 +124,7 @@ class RedisSink:
             **self._options, protocol=2, socket_timeout=None, socket_connect_timeout=None, retry=Retry(NoBackoff(), 0)
         )
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]
+            await connection.connect()  # type: ignore[no-untyped-call]  # redis-py gives it no types
         except AuthenticationError as error:
             raise _refusal(f"WRONGPASS {error}", self._prefix) from error
         except (RedisError, OSError) as error:

@@ -15,12 +15,15 @@ from streamer.contracts import Clock, Emit, Look, Status
 from streamer.errors import Gone
 from streamer.kernel.cgroup import CgroupReader, DescriptorBudget
 from streamer.kernel.hierarchy import Hierarchies
-from streamer.kernel.proc import shares_host_network
+from streamer.kernel.proc import sees_host_pids, shares_host_network
 from streamer.model import observations as o
 from streamer.sources.watcher import Watcher
 from streamer.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
+
+STRANGE_PIDS = "the agent has a pid namespace of its own: it cannot follow the processes of containers"
+STRANGE_PIDS_REMEDY = "run it in the host's (docker run --pid host, hostPID: true); until then totals are those of the last sample"
 
 _QUICK_NICE = -10
 """The watching thread goes first: what it is late for is gone. It works for microseconds at a time."""
@@ -39,8 +42,11 @@ class CgroupSource:
         self._requests: deque[str] = deque()
         self._since_ms = clock.wall_ns() // 1_000_000
         self._ready = asyncio.Event()
+        self._strange_pids = not sees_host_pids(hierarchies.proc)
 
     async def run(self, emit: Emit) -> None:
+        if self._strange_pids:
+            emit(o.Degraded("source.pids", self._clock.wall_ns(), STRANGE_PIDS, STRANGE_PIDS_REMEDY))
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         stopping = threading.Event()
@@ -57,25 +63,7 @@ class CgroupSource:
         watcher = self._watcher = Watcher(
             self._hierarchies, scope=self._scope, clock=self._clock, emit=hand_over, rescan_seconds=self._rescan_seconds
         )
-
-        def work() -> None:
-            problem: BaseException | None = None
-            try:
-                with contextlib.suppress(OSError):  # an ordinary user may not; then it is as quick as any
-                    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _QUICK_NICE)
-                watcher.start()
-                loop.call_soon_threadsafe(self._ready.set)
-                while not stopping.is_set():
-                    while self._requests:
-                        watcher.reread(self._requests.popleft())
-                    watcher.wait(60.0)
-            except BaseException as bug:  # noqa: BLE001  carried over to the task, which raises it
-                problem = bug
-            finally:
-                watcher.close()
-                loop.call_soon_threadsafe(_settle, ended, problem)
-
-        thread = threading.Thread(target=work, name="cgroup-watch", daemon=True)
+        thread = threading.Thread(target=self._work, args=(watcher, loop, stopping, ended), name="cgroup-watch", daemon=True)
         thread.start()
         try:
             await asyncio.shield(ended)
@@ -86,6 +74,33 @@ class CgroupSource:
                 await ended
             thread.join()
             deliver()
+
+    def _work(
+        self, watcher: Watcher, loop: asyncio.AbstractEventLoop, stopping: threading.Event, ended: asyncio.Future[None]
+    ) -> None:
+        """The life of the watching thread."""
+        problem: BaseException | None = None
+        scans = 0
+        try:
+            with contextlib.suppress(OSError):  # an ordinary user may not; then it is as quick as any
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _QUICK_NICE)
+            watcher.start()
+            loop.call_soon_threadsafe(self._ready.set)
+            while not stopping.is_set():
+                while self._requests:
+                    watcher.reread(self._requests.popleft())
+                watcher.wait(60.0)
+                if watcher.scans != scans:
+                    loop.call_soon_threadsafe(self._count_scans, watcher.scans - scans)
+                    scans = watcher.scans
+        except BaseException as bug:  # noqa: BLE001  carried over to the task, which raises it
+            problem = bug
+        finally:
+            watcher.close()
+            loop.call_soon_threadsafe(_settle, ended, problem)
+
+    def _count_scans(self, count: int) -> None:
+        self._telemetry.count("streamer_rescans_total", by=count)
 
     async def wait_ready(self) -> None:
         """Until everything that was there at the start has been told."""
@@ -101,8 +116,9 @@ class CgroupSource:
         watcher = self._watcher
         if watcher is None or not self._ready.is_set():
             return Status(self.name, "starting", since_ms=self._since_ms)
-        self._telemetry.set("streamer_source_up", 0 if watcher.blind else 1, self.name)
-        return Status(self.name, "degraded" if watcher.blind else "ok", watcher.blind, since_ms=self._since_ms)
+        trouble = watcher.blind or (STRANGE_PIDS if self._strange_pids else "")
+        self._telemetry.set("streamer_source_up", 0 if trouble else 1, self.name)
+        return Status(self.name, "degraded" if trouble else "ok", trouble, since_ms=self._since_ms)
 
 
 def _settle(future: asyncio.Future[None], problem: BaseException | None) -> None:

@@ -153,7 +153,7 @@ class KmsgSource:
         for killed in self._parser.feed(record, self._wall_offset_ns()):
             if not killed.killed_cgroup:
                 # In a storm of kills the kernel leaves out all but one line. The process may still be there.
-                killed = structs.replace(killed, killed_cgroup=self._cgroup_of(killed.pid))  # noqa: PLW2901
+                killed = structs.replace(killed, killed_cgroup=self._cgroup_of(killed.pid))  # noqa: PLW2901  the same kill, known better
             self._say(killed)
 
     def _wall_offset_ns(self) -> int:
