@@ -10,6 +10,7 @@ import contextlib
 import logging
 import resource
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -47,6 +48,8 @@ EX_UNAVAILABLE: Final = 69
 
 _SPARE_DESCRIPTORS: Final = 256  # sockets, logs, inspect connections; the rest may hold cgroup files open
 _NS: Final = 1_000_000_000
+_SWITCH_SECONDS: Final = 0.0005
+"""How long one thread may keep the others from running Python, instead of 5 ms: a cgroup may be gone in those."""
 
 
 class Agent:
@@ -247,6 +250,7 @@ def run(settings: Settings, duration_seconds: float | None = None, reload: Calla
         Unsupported: this host has no cgroups at all.
     """
     logs.configure(settings.log_level, settings.log_format)
+    sys.setswitchinterval(_SWITCH_SECONDS)
 
     async def main() -> int:
         return await Run(settings, reload).run(duration_seconds)

@@ -1,8 +1,11 @@
 # shellcheck shell=bash
 # Sourced by tests/run, after deploy/venv.sh: the real parts that the tests want on this machine, fetched when missing.
 
-# program, and the Debian package that brings it
-PARTS="
+# program, and the Debian packages that bring it
+PURE_PARTS="
+  systemd-analyze  systemd
+"
+LIVE_PARTS="
   dockerd       docker.io
   iptables      iptables
   busybox       busybox-static
@@ -13,13 +16,16 @@ PARTS="
   kcat          kcat
   ps            procps
   ip            iproute2
+  gcc           gcc libc6-dev
+  git           git
 "
 
-install_parts() {
-  local program package missing=()
-  while read -r program package; do
-    [ -z "$program" ] || PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || missing+=("$package")
-  done <<<"$PARTS"
+install_parts() { # TABLE…
+  local program packages missing=()
+  while read -r program packages; do
+    # shellcheck disable=SC2206  # several packages are several words
+    [ -z "$program" ] || PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || missing+=($packages)
+  done <<<"$(printf '%s\n' "$@")"
   [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
 }
 
