@@ -3,7 +3,7 @@
 The life of an incarnation. A step that waits for a runtime's word has a deadline, so nothing waits for ever:
 
     Appeared ─▶ held ──(name known, or 1 s)────▶ `created` said ─▶ stats, oom, updated …
-    Vanished ─▶ ending ──(exit code known, or 2 s)──▶ `deleted` said ─▶ remembered for late kernel-log records
+    Vanished ─▶ ending ──(exit code known, or 10 s)─▶ `deleted` said ─▶ remembered for late kernel-log records
 
 Order within a container: nothing before `created`, nothing but a late kernel-log record after `deleted`.
 """
@@ -25,7 +25,7 @@ from streamer.model.stats import Sample
 
 HOLD_CREATED_NS: Final = 1000 * MS  # Docker's `create` event precedes the cgroup; this is for a daemon out of breath
 HOLD_STARTUP_NS: Final = 3000 * MS  # for the first list of all containers
-HOLD_DELETED_NS: Final = 2000 * MS  # Docker's `die` follows the cgroup's end by some 10 ms, by more on a busy host
+HOLD_DELETED_NS: Final = 10_000 * MS  # Docker's `die` follows the cgroup's end by some 10 ms; by seconds on a host out of breath
 SETTLE_NS: Final = 150 * MS  # limits and inspect results trickle in after a start: one `updated` for all of them
 OOM_GRACE_NS: Final = 1000 * MS  # the kernel log is read at once: a kill it has not told of by then, it will not
 REMEMBER_ENDED: Final = 1000
@@ -210,7 +210,8 @@ class Fleet:
         if len(self._ended) > REMEMBER_ENDED:
             self._ended.popitem(last=False)
         container.vanished_ns, container.not_before_ns = seen.time_ns, seen.not_before_ns
-        container.hold_until = now.monotonic_ns + HOLD_DELETED_NS
+        # a container that Docker never spoke of may be another engine's: no word on its end will come either
+        container.hold_until = now.monotonic_ns + (HOLD_DELETED_NS if container.details.name else HOLD_CREATED_NS)
         return self._advance(container, now)
 
     # runtimes

@@ -123,16 +123,26 @@ def test_the_exit_code_may_come_before_the_end_of_the_cgroup() -> None:
 
 
 def test_nothing_waits_for_ever_for_a_runtime() -> None:
-    """Without a word from Docker, created follows after a second and deleted after 2 s, with what is known."""
+    """Without a word from Docker, created follows after a second and deleted as well, with what is known."""
     teller = Teller()
     assert teller.hear(appeared()) == []
     assert teller.later(HOLD_CREATED_NS - 1) == []
     (created,) = teller.later(1)
     assert (created.event, created.name, created.runtime, created.container_id) == ("created", UNSET, "docker", ID)
     assert teller.hear(vanished()) == []
-    (deleted,) = teller.later(HOLD_DELETED_NS)
+    (deleted,) = teller.later(HOLD_CREATED_NS)
     assert (deleted.event, deleted.exit_code) == ("deleted", UNSET)
     assert teller.fleet.next_due() is None
+
+
+def test_the_exit_code_of_a_known_container_is_waited_for() -> None:
+    """Docker knows it and will tell how it ended: ten seconds at most."""
+    teller = Teller()
+    teller.hear(event("create"), appeared())
+    assert teller.hear(vanished()) == []
+    assert teller.later(HOLD_DELETED_NS - 1) == []
+    (deleted,) = teller.later(1)
+    assert (deleted.event, deleted.exit_code) == ("deleted", UNSET)
 
 
 def test_before_docker_first_answers_names_are_waited_for_longer() -> None:
