@@ -1,0 +1,42 @@
+"""`python -m benchmarks NAME [options]`; without a name, lists them. A new benchmark is one file and one row here.
+
+A benchmark's module has `arguments(parser)` and `run(args) -> int`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+from typing import Final
+
+BENCHMARKS: Final = {
+    "sampling": "CPU per container and sample, from cgroup files to acknowledged message, beside a C loop that reads the same files",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one benchmark, or list them. Returns the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given:
+        for name, about in BENCHMARKS.items():
+            print(f"{name:12} {about}")
+        return 0
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0] if __doc__ else None)
+    commands = parser.add_subparsers(required=True, metavar="NAME")
+    for name, about in BENCHMARKS.items():
+        module = importlib.import_module(f"benchmarks.{name}")
+        command = commands.add_parser(name, help=about, description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        module.arguments(command)
+        command.set_defaults(run=module.run)
+    args = parser.parse_args(given)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was made is taken away
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""The real agent as a process of its own, and what it uses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_STOP_SECONDS: Final = 30.0
+_TICK: Final = 1.0 / os.sysconf("SC_CLK_TCK")
+
+
+class Usage(NamedTuple):
+    """What a process has used so far: CPU seconds of all threads, read calls (proc(5): stat, io), and when this was read."""
+
+    user: float
+    system: float
+    reads: int
+    at: float
+
+    @property
+    def cpu(self) -> float:
+        return self.user + self.system
+
+    def since(self, before: Usage) -> Usage:
+        return Usage(self.user - before.user, self.system - before.system, self.reads - before.reads, self.at - before.at)
+
+
+class AgentProcess:
+    """`streamer run` with these arguments. A context manager; its log goes to a file, which an error shows."""
+
+    def __init__(self, arguments: list[str], log: Path) -> None:
+        # setpriv(1): should this process be killed, the agent ends too
+        self._command = ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "streamer", "run", *arguments]
+        self._log = log
+
+    def __enter__(self) -> AgentProcess:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("STREAMER_")}
+        environment["STREAMER_DOCKER__ENABLED"] = "false"  # there is no container of Docker's here that we measure
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=log, env=environment)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def usage(self) -> Usage:
+        """Raises RuntimeError, with the end of its log, when it has ended."""
+        self.check()
+        # the name in parentheses may hold anything: fields are counted from behind it (proc(5))
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        io = dict(line.split(": ") for line in Path(f"/proc/{self.pid}/io").read_text().splitlines())
+        return Usage(int(fields[11]) * _TICK, int(fields[12]) * _TICK, int(io["syscr"]), time.monotonic())
+
+    def rss_bytes(self) -> int:
+        """Resident memory now."""
+        self.check()
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
+
+    def open_files(self, part: str) -> set[str]:
+        """The files that it holds open below a cgroup folder."""
+        found = set()
+        for descriptor in Path(f"/proc/{self.pid}/fd").iterdir():
+            try:
+                target = os.readlink(descriptor)
+            except FileNotFoundError:
+                continue
+            if part in target and os.path.isfile(target):
+                found.add(target)
+        return found
+
+    def check(self) -> None:
+        """Raises RuntimeError when it has ended."""
+        if self._process.poll() is not None:
+            end = self._log.read_text(errors="replace")[-3000:]
+            raise RuntimeError(f"the agent ended with exit code {self._process.returncode}; its log:\n{end}")

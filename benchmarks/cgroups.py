@@ -1,0 +1,146 @@
+"""Raw cgroups of the benchmark's own, one process in each (`tenant.c`); gone again afterwards, however it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from streamer.kernel.hierarchy import Hierarchies
+from streamer.kernel.plan import files_for
+
+_PREFIX: Final = "streamer-bench-"
+_REMOVE_SECONDS: Final = 10.0
+
+
+class Cgroups:
+    """`count` cgroups below a folder of their own, in every hierarchy that samples are read from. A context manager.
+
+    `tenant`: the command that runs in each; it has to end when the pipe on its stdin does.
+    """
+
+    def __init__(self, hierarchies: Hierarchies, count: int, tenant: list[str]) -> None:
+        self._hierarchies, self._tenant = hierarchies, tenant
+        self.folder: Final = f"/{_PREFIX}{os.getpid()}"
+        self.paths: Final = [f"{self.folder}/c{number:05}" for number in range(count)]
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._life_line = -1
+        self._mounts: Final = sorted({hierarchies.mounts[hierarchy] for hierarchy in hierarchies.watched})
+
+    def __enter__(self) -> Cgroups:
+        sweep(self._mounts)
+        try:
+            self._make()
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._remove()
+
+    def listing(self) -> list[list[str]]:
+        """The files of each cgroup that a sample is made from, by the agent's own plan; in one order for all."""
+        first = self.paths[0]
+        places = [
+            (controller, file.name)
+            for file in files_for(self._hierarchies)
+            if (controller := next((c for c in file.controllers if _readable(self._file(c, first, file.name))), None)) is not None
+        ]
+        return [[self._file(controller, path, name) for controller, name in places] for path in self.paths]
+
+    def _file(self, controller: str, path: str, name: str) -> str:
+        return self._hierarchies.file(controller, path, name) or ""
+
+    def _make(self) -> None:
+        for mount in self._mounts:
+            folder = Path(mount + self.folder)
+            folder.mkdir()
+            if self._hierarchies.mode == "v2":
+                (folder / "cgroup.subtree_control").write_text(
+                    " ".join(f"+{c}" for c in (folder / "cgroup.controllers").read_text().split())
+                )
+        # Also when this process is killed, the pipe ends, and no tenant stays behind.
+        reader, self._life_line = os.pipe()
+        try:
+            for path in self.paths:
+                process = subprocess.Popen(self._tenant, stdin=reader)
+                self._processes.append(process)
+                for mount in self._mounts:
+                    Path(mount + path).mkdir()
+                    Path(mount + path, "cgroup.procs").write_text(str(process.pid))
+        finally:
+            os.close(reader)
+
+    def _remove(self) -> None:
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.wait()
+        self._processes.clear()
+        if self._life_line >= 0:
+            os.close(self._life_line)
+            self._life_line = -1
+        for mount in self._mounts:
+            remove_tree(Path(mount + self.folder))
+
+
+def sweep(mounts: list[str]) -> None:
+    """Remove what runs left behind that were killed."""
+    for mount in mounts:
+        for folder in Path(mount).glob(f"{_PREFIX}*"):
+            pid = folder.name.removeprefix(_PREFIX)
+            if re.fullmatch("[0-9]+", pid) and not Path("/proc", pid).exists():
+                remove_tree(folder)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a cgroup and those below it. A cgroup is busy until the kernel is done with its last process: retried for a while.
+
+    Raises:
+        OSError: it is still busy after that.
+    """
+    for child in _below(folder):
+        remove_tree(child)
+
+    def gone() -> bool:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    if not wait_until(gone, _REMOVE_SECONDS):
+        folder.rmdir()
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    try:
+        yield from [child for child in folder.iterdir() if child.is_dir()]
+    except FileNotFoundError:
+        return
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, *, every: float = 0.02) -> bool:
+    """Look until it is so, or too late; returns whether it is so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(every)
+    return True
+
+
+def _readable(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            file.read(1)
+    except OSError:
+        return False
+    return True

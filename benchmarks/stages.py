@@ -1,0 +1,132 @@
+"""Where the time of a sample goes: each stage of the agent's pipeline alone, in this process, round after round."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from benchmarks import report
+from streamer.app import raise_descriptor_limit
+from streamer.clock import SystemClock
+from streamer.config import Publishing, SinkSettings
+from streamer.contracts import Sink
+from streamer.kernel.cgroup import CgroupReader, DescriptorBudget
+from streamer.kernel.hierarchy import Hierarchies
+from streamer.manager.fleet import Fleet
+from streamer.manager.narrator import Host, Now
+from streamer.memory import Memory
+from streamer.model.messages import Message
+from streamer.model.observations import Appeared, Sampled
+from streamer.model.spec import ContainerSpec
+from streamer.model.stats import Sample
+from streamer.model.wire import Entry, encode
+from streamer.outbox.backlog import Backlog
+from streamer.sinks import make
+
+_STAGE_SECONDS: Final = 1.0
+_BATCHES: Final = 20  # in a second; what is due at one moment is read, said and sent together
+_LANE_BYTES: Final = 64_000_000
+
+
+class Stages(NamedTuple):
+    """CPU of this process, all threads, in µs per sample and stage."""
+
+    us: dict[str, float]
+
+    def table(self) -> str:
+        """As Markdown."""
+        return report.table(["stage", "µs"], [(name, f"{us:.1f}") for name, us in self.us.items()])
+
+
+def measure(hierarchies: Hierarchies, paths: Sequence[str], sinks: dict[str, str]) -> Stages:
+    """Read, observe, encode, remember, queue and send the samples of these cgroups; `sinks`: name -> URL."""
+    clock = SystemClock()
+    budget = DescriptorBudget(raise_descriptor_limit())
+    readers = [CgroupReader(hierarchies, path, budget) for path in paths]
+    us: dict[str, float] = {}
+    try:
+
+        def read() -> list[Sample]:
+            return [reader.read(clock.wall_ns()) for reader in readers]
+
+        us["read: cgroup files to values"] = _cost(read, len(paths))
+        samples = read()
+    finally:
+        for reader in readers:
+            reader.close()
+    fleet = Fleet(Host("host", "0" * 32, "boot", 1, "0"), docker=False)
+    for inode, path in enumerate(paths):
+        fleet.observe(
+            Appeared(path, hierarchies.anchor, inode, clock.wall_ns(), "live", ContainerSpec()),
+            Now(clock.wall_ns(), clock.monotonic_ns()),
+        )
+    sampled = [Sampled(path, inode, sample) for inode, (path, sample) in enumerate(zip(paths, samples, strict=True))]
+
+    def observe() -> list[Message]:
+        return [message for seen in sampled for message in fleet.observe(seen, Now(clock.wall_ns(), clock.monotonic_ns()))]
+
+    us["fleet: values to message"] = _cost(observe, len(paths))
+    messages = observe()
+
+    def encoded() -> list[Entry]:
+        return [encode(message, position, 0) for position, message in enumerate(messages, 1)]
+
+    us["wire: message to JSON"] = _cost(encoded, len(paths))
+    entries = encoded()
+    us["memory: kept for queries"] = _remembering(messages, entries)
+    us["backlog: in and out"] = _cost(lambda: _queue(entries), len(paths))
+    for name, url in sinks.items():
+        us[f"sink {name}: to acknowledgement"] = asyncio.run(_sending(make(SinkSettings(url=url), Publishing(), "0" * 32), entries))
+    return Stages(us)
+
+
+def _cost(stage: Callable[[], object], samples: int) -> float:
+    stage()  # warm
+    rounds, began, end = 0, time.process_time(), time.monotonic() + _STAGE_SECONDS
+    while rounds == 0 or time.monotonic() < end:
+        stage()
+        rounds += 1
+    return (time.process_time() - began) * 1e6 / (rounds * samples)
+
+
+def _remembering(messages: Sequence[Message], entries: Sequence[Entry]) -> float:
+    memory, spent, rounds, end = Memory(60), 0.0, 0, time.monotonic() + _STAGE_SECONDS
+    while rounds == 0 or time.monotonic() < end:
+        for message in messages:  # each look is newer than the one before, or it would not be kept
+            if message.record is not None:
+                message.record.time_ms += 1000
+        began = time.process_time()
+        for message, entry in zip(messages, entries, strict=True):
+            memory.remember(message, entry)
+        spent += time.process_time() - began
+        rounds += 1
+    return spent * 1e6 / (rounds * len(messages))
+
+
+def _queue(entries: Sequence[Entry]) -> None:
+    backlog = Backlog(durable_bytes=_LANE_BYTES, stats_bytes=_LANE_BYTES)
+    for batch in _batches(entries):
+        for entry in batch:
+            backlog.offer(entry)
+        while backlog.take(1000, 900_000):
+            backlog.settle()
+
+
+def _batches(entries: Sequence[Entry]) -> list[Sequence[Entry]]:
+    size = max(1, len(entries) // _BATCHES)
+    return [entries[at : at + size] for at in range(0, len(entries), size)]
+
+
+async def _sending(sink: Sink, entries: Sequence[Entry]) -> float:
+    await sink.connect()
+    try:
+        rounds, began, end = 0, time.process_time(), time.monotonic() + _STAGE_SECONDS
+        while rounds == 0 or time.monotonic() < end:
+            for batch in _batches(entries):
+                await sink.send(batch)
+            rounds += 1
+        return (time.process_time() - began) * 1e6 / (rounds * len(entries))
+    finally:
+        await sink.close()
