@@ -250,7 +250,7 @@ def _report(args: argparse.Namespace, bench: Bench, turns: list[Turn], rest: dic
             "rest_bytes": rest,
             "stages_us": breakdown.us,
         }
-        for path in report.save("sampling", text, figures):
+        for path in report.save(f"sampling-{args.workload}", text, figures):
             print(f"saved to {path}")
     return 1 if late else 0
 

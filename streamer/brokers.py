@@ -12,9 +12,9 @@ import re
 import ssl
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
-from streamer.config import mask
+from streamer.config import mask, urls
 from streamer.errors import ConfigError
 
 _TLS_FILES: Final = {"ca": "PEM file of the authority that signed the broker's certificate", "cert": "PEM file", "key": "PEM file"}
@@ -57,10 +57,7 @@ def parse(url: str, *, password: str | None = None, key: str = "sinks.url") -> B
     def bad(problem: str, remedy: str) -> ConfigError:
         return ConfigError(problem, key=key, value=mask(url), remedy=remedy)
 
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise bad("not a URL", "write scheme://host:port") from None
+    parts = urls.split(url)
     kind = _KINDS.get(parts.scheme, "")
     if not kind:
         raise bad(f"no broker has the scheme {parts.scheme!r}", "use one of " + ", ".join(_KINDS))
