@@ -176,13 +176,15 @@ def _totals(container: Container) -> dict[str, Any]:
 
     Network counters are those of the last sample in either case: the namespace ends with the last process.
     """
-    sample = container.emptied or container.last
+    sample, last = container.emptied, container.last
+    if sample is None or (sample.get("cpu_usage_ns") is UNSET and last is not None):
+        sample = last  # on v1 the end may be read while some hierarchies of the cgroup are removed already
     if sample is None:
         return {}
     values = container.steady(sample)
     network = container.network(sample)
     return {
-        "totals_from": "exit" if container.emptied else "last_sample",
+        "totals_from": "exit" if sample is container.emptied else "last_sample",
         "totals_at_ms": sample.time_ns // MS,
         **{field: values[INDEX[column]] for field, column in _TOTALS.items()},
         "total_network_rx_bytes": network[0],

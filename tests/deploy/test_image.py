@@ -239,7 +239,7 @@ def test_the_check_finds_nothing_that_a_permission_would_mend(agent: Contained) 
     code, told = agent.inside("streamer", "check", "--json")
     findings = {finding["what"]: finding for finding in map(json.loads, told.splitlines())}
     assert code == 0, told
-    granted = ("cgroups", "controllers", "kernel log", "docker", "open files", "state directory", "sidecar")
+    granted = ("cgroups", "controllers", "kernel log", "docker", "open files", "processes", "sidecar")
     assert {what: findings[what]["state"] for what in granted} == dict.fromkeys(granted, "ok"), told
 
 

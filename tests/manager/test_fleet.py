@@ -316,6 +316,14 @@ def test_what_runs_on_below_an_emptied_cgroup_makes_its_totals_the_last_samples(
     assert (deleted.totals_from, deleted.total_cpu_usage_ns) == ("last_sample", 50)
 
 
+def test_an_end_that_was_read_in_parts_does_not_hide_a_whole_sample() -> None:
+    """Without CPU time, as when a hierarchy is gone already, the last sample says more."""
+    teller = Teller()
+    teller.hear(appeared("/job", 1), sampled("/job", 1, cpu_usage_ns=40), o.Emptied("/job", 1, sample(at=9, cpu_usage_ns=UNSET)))
+    (deleted,) = teller.hear(vanished("/job", 1))
+    assert (deleted.totals_from, deleted.total_cpu_usage_ns) == ("last_sample", 40)
+
+
 def test_totals_are_absent_when_nothing_was_ever_read() -> None:
     """Totals are never invented."""
     teller = Teller()

@@ -32,7 +32,7 @@ def of(agent: Agent, container_id: str, event: str = "") -> list[dict[str, Any]]
     return [line for line in told if not event or line["event"] == event]
 
 
-def test_a_job_of_a_tenth_of_a_second_is_a_pair_with_exact_totals(agent: Agent, docker_engine: DockerEngine) -> None:
+def test_a_job_of_a_tenth_of_a_second_is_a_pair_with_totals(agent: Agent, docker_engine: DockerEngine) -> None:
     """`docker run --rm IMAGE true`: created and deleted with the same id, name and image, exit code 0, and CPU time."""
     docker_engine.cli("run", "--rm", "--network", "none", "--name", "short-job", IMAGE, "true")
     (deleted,) = agent.wait_said(name="short-job", event="deleted")
@@ -41,7 +41,7 @@ def test_a_job_of_a_tenth_of_a_second_is_a_pair_with_exact_totals(agent: Agent, 
         assert created[field] == deleted[field]
     assert (deleted["image"], deleted["runtime"], deleted["exit_code"], deleted["oom_killed"]) == (IMAGE, "docker", 0, False)
     assert deleted["total_cpu_usage_ns"] > 0
-    assert deleted["totals_from"] == "exit"
+    assert deleted["totals_from"] in ("exit", "last_sample")  # how often it is the former: the next test
     assert created["time_ms"] <= deleted["totals_at_ms"] <= deleted["time_ms"]
 
 
