@@ -161,6 +161,26 @@ def test_an_oom_kill_is_one_message_and_the_end_says_so(agent: Agent, docker_eng
     assert agent.lines.index(oom) < agent.lines.index(deleted)
 
 
+def test_a_workload_of_testcontainers_is_told_like_any_other(
+    agent: Agent, docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started and removed by testcontainers through the Docker API, labels and all."""
+    for name, value in docker_engine.environment.items():
+        monkeypatch.setenv(name, value)
+    from testcontainers.core.config import testcontainers_config
+    from testcontainers.core.container import DockerContainer
+
+    monkeypatch.setattr(testcontainers_config, "ryuk_disabled", True)  # its image cannot be had without a registry
+    workload = DockerContainer(IMAGE).with_command("sleep 600").with_name("tc-workload").with_kwargs(network_mode="none")
+    with workload:
+        (created,) = agent.wait_said(name="tc-workload", event="created")
+        agent.wait_said(type="container.stats", container_id=created["container_id"])
+    (deleted,) = agent.wait_said(name="tc-workload", event="deleted")
+    workload.get_docker_client().client.close()
+    assert created["labels"]["org.testcontainers"] == "true"
+    assert (deleted["incarnation"], deleted["exit_code"]) == (created["incarnation"], 137)
+
+
 def test_counters_never_run_backwards(agent: Agent, docker_engine: DockerEngine) -> None:
     """Samples of a busy container, in order, with counters that only grow."""
     container = docker_engine.run(command=("sh", "-c", "while :; do :; done"))
