@@ -104,12 +104,11 @@ class Run(Agent):
             self.hierarchies, scope=settings.scope, clock=self.clock, telemetry=self.telemetry,
             rescan_seconds=seconds(settings.sampling.rescan),
         )  # fmt: skip
-        self.schedule = Schedule(pace(settings))
         self.manager = Manager(
             self.fleet,
             Sources(self.cgroups, runtime=self.docker, kernel_log=self.kmsg, others=[self.machine]),
             self.sampler,
-            self.schedule,
+            Schedule(pace(settings)),
             publish=self._publish,
             clock=self.clock,
             telemetry=self.telemetry,
@@ -194,7 +193,7 @@ class Run(Agent):
             return
         old, self.settings = self.settings, new
         logs.configure(new.log_level, new.log_format)
-        self.schedule.pace = pace(new)
+        self.manager.set_pace(pace(new))
         self.fleet.labels = label_filter(new)
         self.manager.heartbeat_seconds = seconds(new.publishing.heartbeat)
         fixed = needs_restart(old, new)

@@ -11,13 +11,14 @@ Order within a container: nothing before `created`, nothing but a late kernel-lo
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from msgspec import UNSET
 
 from streamer.manager.container import UNKNOWN, Container, Details, LabelFilter, about
 from streamer.manager.narrator import MS, Host, Narrator, Now
+from streamer.model import messages as m
 from streamer.model import observations as o
 from streamer.model.messages import Message
 from streamer.model.runtimes import Owner, enclosing, owner, shown
@@ -28,6 +29,7 @@ HOLD_STARTUP_NS: Final = 3000 * MS  # for the first list of all containers
 HOLD_DELETED_NS: Final = 10_000 * MS  # Docker's `die` follows the cgroup's end by some 10 ms; by seconds on a host out of breath
 SETTLE_NS: Final = 150 * MS  # limits and inspect results trickle in after a start: one `updated` for all of them
 OOM_GRACE_NS: Final = 1000 * MS  # the kernel log is read at once: a kill it has not told of by then, it will not
+MOST_COUNTED_KILLS: Final = 100  # of which only a counter tells, at once; the rest is a number in a gap
 REMEMBER_ENDED: Final = 1000
 REMEMBER_DETAILS: Final = 10_000
 
@@ -56,8 +58,7 @@ class Fleet:
         self._scope = scope
         self.labels = labels or LabelFilter()
         self._hierarchical_kills = hierarchical_kills
-        self._docker_answers: bool | None = None if docker else False  # None: its first list is still to come
-        self._kmsg_readable = kmsg
+        self._docker_answers, self._kmsg_readable = None if docker else False, kmsg  # None: its first list is still to come
         self._by_path: dict[str, Container] = {}
         self._by_id: dict[str, list[Container]] = {}  # until `deleted` is said
         self._unsettled: dict[str, Container] = {}  # by incarnation: a deadline is running
@@ -77,7 +78,7 @@ class Fleet:
             o.Degraded: self._component_degraded,
             o.Recovered: self._component_recovered,
             o.Lost: self._lost,
-            o.HostDescribed: self._host_described,
+            o.HostDescribed: lambda seen, now: [self._say.host_info(seen, now)],
         }
 
     # asking
@@ -89,9 +90,9 @@ class Fleet:
         """The incarnation whose cgroup is there now."""
         return self._by_path.get(path)
 
-    def containers(self) -> Iterator[Container]:
+    def containers(self) -> Iterable[Container]:
         """Every incarnation whose cgroup is there now."""
-        yield from self._by_path.values()
+        return self._by_path.values()
 
     def present(self, container_id: str) -> list[Container]:
         """The incarnations of a container whose cgroup is there now; one, but for a moment during a restart."""
@@ -384,6 +385,11 @@ class Fleet:
         container.oom_check_at = 0
         sample = container.emptied or container.last
         said: list[Message] = []
+        untold = container.oom_counted - container.oom_said - MOST_COUNTED_KILLS
+        if untold > 0:
+            container.oom_said += untold
+            reason = f"OOM kills in {container.path} that only its counter saw, beyond {MOST_COUNTED_KILLS}"
+            said = self._lost(o.Lost("source.kmsg", now.wall_ns, reason, untold, topic=m.OOM.suffix), now)
         while container.oom_said < container.oom_counted:
             self._count_kill(container)
             said.append(self._say.counted_oom(container, container.oom_said, sample.time_ns if sample else now.wall_ns, now))
@@ -422,9 +428,6 @@ class Fleet:
                 gap_first=seen.first or UNSET, gap_last=seen.last or UNSET, gap_count=UNSET if seen.count is None else seen.count,
             )
         ]  # fmt: skip
-
-    def _host_described(self, seen: o.HostDescribed, now: Now) -> list[Message]:
-        return [self._say.host_info(seen, now)]
 
 
 def _deadlines(container: Container) -> Iterator[int]:

@@ -48,6 +48,12 @@ class Schedule:
         self._current.pop(key, None)
         self._interval.pop(key, None)
 
+    def set_pace(self, pace: Pace, now_ns: int) -> None:
+        """Sample everybody at another pace from now on, beginning with a look at once."""
+        self.pace = pace
+        for key in list(self._interval):
+            self.add(key, now_ns)
+
     def next_due(self) -> int | None:
         """When the next sample is due, or None when there is nothing to look at."""
         queue = self._queue

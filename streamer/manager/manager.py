@@ -10,7 +10,7 @@ from typing import Final
 
 from streamer.contracts import CgroupWatch, Clock, KernelLog, Look, Publish, Runtime, Sampler, Source
 from streamer.manager.fleet import Fleet
-from streamer.manager.housekeeping import Schedule
+from streamer.manager.housekeeping import Pace, Schedule
 from streamer.manager.narrator import Now
 from streamer.model import observations as o
 from streamer.model.messages import Control, Message
@@ -18,7 +18,8 @@ from streamer.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
-_BATCH_SECONDS: Final = 0.05  # samples due within this time are read in one go: one hand-over to the thread for all
+_BATCH_SECONDS: Final = 0.2  # samples due within this time are read in one go: one hand-over to the thread, one send for all
+_FIRST_LOOK_SECONDS: Final = 0.05  # after this a runtime has made the directories of a container in all hierarchies
 _TICK_SECONDS: Final = 0.01  # while something waits for a runtime's word
 
 
@@ -92,6 +93,11 @@ class Manager:
             self._tick.cancel()
         self._say(self._fleet.stopped(self._now(), reason))
 
+    def set_pace(self, pace: Pace) -> None:
+        """Sample at another pace from now on."""
+        self._schedule.set_pace(pace, self._clock.monotonic_ns())
+        self._more_to_sample.set()
+
     def observe(self, observation: o.Observation) -> None:
         """Hear one observation. Never blocks; called on the event loop."""
         try:
@@ -151,7 +157,9 @@ class Manager:
                 self._more_to_sample.clear()
                 await self._more_to_sample.wait()
                 continue
-            await asyncio.sleep(max(_BATCH_SECONDS, (due - self._clock.monotonic_ns()) / 1e9))
+            self._more_to_sample.clear()
+            if await self._newcomer_within(max(_BATCH_SECONDS, (due - self._clock.monotonic_ns()) / 1e9)):
+                await asyncio.sleep(_FIRST_LOOK_SECONDS)
             paths, skipped = self._schedule.due(self._clock.monotonic_ns(), random.random())
             if skipped:
                 self._telemetry.count("streamer_samples_skipped_total", by=skipped)
@@ -159,6 +167,14 @@ class Manager:
                 Look(c.path, c.hierarchy, c.inode, c.network_pid()) for path in paths if (c := self._fleet.get(path)) is not None
             ]
             self._sampled(await self._sampler.read(looks))
+
+    async def _newcomer_within(self, limit_seconds: float) -> bool:
+        """Wait; True as soon as there is a container that was never looked at: it may not live until the next batch."""
+        try:
+            async with asyncio.timeout(limit_seconds):
+                return await self._more_to_sample.wait()
+        except TimeoutError:
+            return False
 
     def _sampled(self, taken: list[o.Sampled]) -> None:
         said: list[Message] = []

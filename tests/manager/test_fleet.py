@@ -250,6 +250,15 @@ def test_a_kill_that_only_the_counter_saw_is_told_after_a_moment() -> None:
     assert len({r.id for r in told}) == 2
 
 
+def test_a_flood_of_kills_that_only_the_counter_saw_is_told_in_part_and_the_rest_counted() -> None:
+    """A hundred one by one, the others as a number in a gap: nothing is silent, and nothing floods."""
+    teller = Teller(kmsg=False)
+    teller.hear(appeared("/job", 1))
+    told = teller.hear(sampled("/job", 1, memory_oom_kills=1_000_000))
+    (gap,) = [record for record in told if record.type == "control"]
+    assert (len(teller.records(m.OOM)), gap.gap_count, gap.gap_topic) == (100, 999_900, "container.oom")
+
+
 def test_a_kill_that_the_kernel_prints_and_counts_twice_is_told_once() -> None:
     """With memory.oom.group the first victim is printed again: the counter has it twice, the stream once."""
     teller = Teller()

@@ -46,6 +46,17 @@ def test_coming_late_leaves_samples_out_and_counts_them() -> None:
     assert following is not None and following >= due + 3 * SECOND
 
 
+def test_another_pace_holds_at_once_for_those_that_are_there() -> None:
+    """Nobody waits for a turn that was planned at the old pace."""
+    schedule = Schedule(STEADY._replace(interval_ns=100 * SECOND))
+    schedule.add("a", 0)
+    schedule.due(0, 0.9)
+    schedule.set_pace(STEADY, SECOND)
+    assert schedule.due(SECOND, 0.0) == (["a"], 0)
+    assert (schedule.next_due() or 0) <= 2 * SECOND
+    assert len(schedule) == 1
+
+
 def test_an_idle_container_is_looked_at_less_often_until_it_does_something() -> None:
     """Each look that found nothing new doubles the interval up to the longest; activity restores the pace."""
     schedule = Schedule(STEADY._replace(dynamic=True))
