@@ -157,8 +157,8 @@ class Manager:
                 self._more_to_sample.clear()
                 await self._more_to_sample.wait()
                 continue
-            self._more_to_sample.clear()
             if await self._newcomer_within(max(_BATCH_SECONDS, (due - self._clock.monotonic_ns()) / 1e9)):
+                self._more_to_sample.clear()
                 await asyncio.sleep(_FIRST_LOOK_SECONDS)
             paths, skipped = self._schedule.due(self._clock.monotonic_ns(), random.random())
             if skipped:
