@@ -157,7 +157,8 @@ class Manager:
                 self._more_to_sample.clear()
                 await self._more_to_sample.wait()
                 continue
-            if await self._newcomer_within(max(_BATCH_SECONDS, (due - self._clock.monotonic_ns()) / 1e9)):
+            batch_seconds = min(_BATCH_SECONDS, self._schedule.pace.interval_ns / 2e9)  # short intervals are kept too
+            if await self._newcomer_within(max(batch_seconds, (due - self._clock.monotonic_ns()) / 1e9)):
                 self._more_to_sample.clear()
                 await asyncio.sleep(_FIRST_LOOK_SECONDS)
             paths, skipped = self._schedule.due(self._clock.monotonic_ns(), random.random())
