@@ -72,6 +72,7 @@ class Fleet:
             o.Sampled: self._sampled,
             o.Emptied: self._emptied,
             o.Vanished: self._vanished,
+            o.Surveyed: self._surveyed,
             o.OomKilled: self._oom_killed,
             o.Described: self._described,
             o.RuntimeEvent: self._runtime_event,
@@ -214,6 +215,9 @@ class Fleet:
         # a container that Docker never spoke of may be another engine's: no word on its end will come either
         container.hold_until = now.monotonic_ns + (HOLD_DELETED_NS if container.details.name else HOLD_CREATED_NS)
         return self._advance(container, now)
+
+    def _surveyed(self, seen: o.Surveyed, now: Now) -> list[Message]:
+        return []
 
     # runtimes
 
@@ -424,7 +428,7 @@ class Fleet:
     def _lost(self, seen: o.Lost, now: Now) -> list[Message]:
         return [
             self._say.control(
-                "gap", now, time_ns=seen.time_ns, component=seen.component, reason=seen.reason, gap_topic=seen.topic or UNSET,
+                "gap", now, time_ns=seen.time_ns, component=seen.component, reason=seen.reason, gap_topic=seen.topic or UNSET, gap_epoch=seen.epoch or UNSET,
                 gap_first=seen.first or UNSET, gap_last=seen.last or UNSET, gap_count=UNSET if seen.count is None else seen.count,
             )
         ]  # fmt: skip

@@ -293,8 +293,18 @@ _CONTROL: Final[dict[str, m.Record]] = {
         gap_last="31993",
         gap_count=787,
     ),
-    "control.degraded": _control(
+    "control.crashed": _control(
         2,
+        _STARTED,
+        kind="gap",
+        component="outbox",
+        reason="the agent ended without a word: samples that no sink had acknowledged yet were in memory",
+        gap_topic="container.stats",
+        gap_epoch=_STARTED[1] - 86_400_000,
+        gap_first="90117",
+    ),
+    "control.degraded": _control(
+        3,
         _STARTED,
         kind="degraded",
         component="source.docker",

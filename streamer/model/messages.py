@@ -177,10 +177,11 @@ class Control(Record, kw_only=True):
     containers: Annotated[int, _about("heartbeat: containers known now.")] | UnsetType = UNSET
     high_water: Annotated[dict[str, int], _about("heartbeat, stopped: last `seq` given out, by topic.")] | UnsetType = UNSET
     gap_topic: Annotated[str, _about("gap: the topic whose `seq` has the hole.")] | UnsetType = UNSET
+    gap_epoch: Annotated[int, _about("gap: the epoch of that `seq`, when it is an earlier run's.")] | UnsetType = UNSET
     gap_first: (
         Annotated[str, _about("gap: where it begins, in the component's terms (topic seq, kernel-log sequence, time).")] | UnsetType
     ) = UNSET
-    gap_last: Annotated[str, _about("gap: where it ends.")] | UnsetType = UNSET
+    gap_last: Annotated[str, _about("gap: where it ends; absent with a `gap_topic`: at the end of that epoch.")] | UnsetType = UNSET
     gap_count: Annotated[int, _about("gap: how many are missing; absent when that cannot be known.")] | UnsetType = UNSET
 
 

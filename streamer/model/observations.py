@@ -77,6 +77,12 @@ class Vanished(Struct, frozen=True):
     not_before_ns: int = 0
 
 
+class Surveyed(Struct, frozen=True):
+    """Everything that was there at the start has been told: what was there in an earlier run and was not told has ended."""
+
+    time_ns: int
+
+
 class OomKilled(Struct, frozen=True):
     """The kernel log told of a process ended by the OOM killer. Kernel names; `seq` is the log record's number.
 
@@ -160,7 +166,8 @@ class Lost(Struct, frozen=True):
 
     component     which source or sink
     first, last   what is missing, in the terms of that component (kernel-log sequence, topic seq, RFC 3339 time)
-    topic         the topic whose `seq` has the hole, where messages (not facts) were dropped
+    topic         the topic whose `seq` has the hole, where messages (not facts) were dropped; no `last`: all from `first` on
+    epoch         of that `seq`; 0: the present run's
     """
 
     component: str
@@ -170,6 +177,7 @@ class Lost(Struct, frozen=True):
     first: str = ""
     last: str = ""
     topic: str = ""
+    epoch: int = 0
 
 
 class HostDescribed(Struct, frozen=True):
@@ -186,6 +194,7 @@ Observation = (
     | Sampled
     | Emptied
     | Vanished
+    | Surveyed
     | OomKilled
     | Described
     | RuntimeEvent
