@@ -40,6 +40,7 @@ class AgentProcess:
 
     def __enter__(self) -> AgentProcess:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("STREAMER_")}
+        environment["STREAMER_STATE_DIR"] = str(self._log.with_suffix(".state"))  # as it runs in earnest, in a place of its own
         environment["STREAMER_DOCKER__ENABLED"] = "false"  # there is no container of Docker's here that we measure
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=log, env=environment)

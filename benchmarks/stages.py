@@ -106,7 +106,7 @@ def _remembering(messages: Sequence[Message], entries: Sequence[Entry]) -> float
 
 
 def _queue(entries: Sequence[Entry]) -> None:
-    backlog = Backlog(durable_bytes=_LANE_BYTES, stats_bytes=_LANE_BYTES)
+    backlog = Backlog(memory_bytes=_LANE_BYTES)
     for batch in _batches(entries):
         for entry in batch:
             backlog.offer(entry)

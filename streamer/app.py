@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import resource
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+import psutil
 
 import streamer
 from streamer import logs, systemd
@@ -29,8 +32,12 @@ from streamer.manager.manager import Manager, Sources
 from streamer.manager.narrator import Host, Now
 from streamer.memory import Memory
 from streamer.model import observations as o
+from streamer.model.inventory import Checkpoint, Past
 from streamer.model.messages import Message
+from streamer.outbox.disk import COMPONENT as STATE
 from streamer.outbox.outbox import Outbox
+from streamer.outbox.state import REMEDY as STATE_REMEDY
+from streamer.outbox.state import directory, open_state
 from streamer.sidecar.server import Sidecar
 from streamer.sinks import make, wanted_types
 from streamer.sources.cgroup import CgroupSampler, CgroupSource
@@ -55,7 +62,9 @@ _SWITCH_SECONDS: Final = 0.0005
 class Agent:
     """Everything that runs on one host, put together from the settings."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, past: Past | None = None, epoch_before: int = 0) -> None:
+        """`past`: what the run before left; `epoch_before`: the newest epoch that was used, the clock may have gone back."""
+        past = past or Past()
         self.settings = settings
         self.clock = SystemClock()
         self.telemetry = Telemetry()
@@ -66,7 +75,7 @@ class Agent:
             name=settings.host_name or name,
             id=settings.host_id or host_id,
             boot_id=proc.boot_id(Path(root)),
-            epoch=self.clock.wall_ns() // 1_000_000,
+            epoch=max(self.clock.wall_ns() // 1_000_000, epoch_before + 1),
             version=streamer.__version__,
         )
         self.fleet = Fleet(
@@ -76,10 +85,19 @@ class Agent:
             hierarchical_kills=self.hierarchies.mode == "v2",
             docker=settings.docker.enabled,
             kmsg=settings.kmsg.enabled,
+            past=past,
+            boot_time_ns=int(psutil.boot_time() * _NS),
         )
-        self.docker = DockerSource(settings.docker, root, self.clock, self.telemetry) if settings.docker.enabled else None
+        self.docker = (
+            DockerSource(settings.docker, root, self.clock, self.telemetry, resume_after_ns=past.docker_ns)
+            if settings.docker.enabled
+            else None
+        )
+        same_boot = past.boot_id == self.host.boot_id
         self.kmsg = (
-            KmsgSource("/dev/kmsg", self.clock, self.telemetry, proc_root=Path(root) / "proc") if settings.kmsg.enabled else None
+            KmsgSource("/dev/kmsg", self.clock, self.telemetry, past.kmsg_seq if same_boot else None, proc_root=Path(root) / "proc")
+            if settings.kmsg.enabled
+            else None
         )
         descriptors = raise_descriptor_limit() - _SPARE_DESCRIPTORS
         self.sampler = CgroupSampler(
@@ -94,10 +112,17 @@ class Run(Agent):
     """An agent that publishes."""
 
     def __init__(self, settings: Settings, reload: Callable[[], Settings] | None = None) -> None:
-        super().__init__(settings)
+        where = directory(settings.state_dir, os.environ, root=os.geteuid() == 0)
+        self.state = open_state(where, settings.outbox, SystemClock().wall_ns() // 1_000_000)
+        super().__init__(settings, past=self.state.past, epoch_before=self.state.epoch_before)
+        if self.state.lock is not None:
+            self.state.lock.sign(self.host.epoch)
         self._read_settings = reload
         self.memory = Memory(settings.http.samples)
-        self.outbox = Outbox(self.clock, settings.outbox, settings.publishing.envelope, self.telemetry, self._hear)
+        self.outbox = Outbox(
+            self.clock, settings.outbox, settings.publishing.envelope, self.telemetry, self._hear,
+            store=self.state.store, snapshot=self._snapshot,
+        )  # fmt: skip
         for sink in settings.sinks or [SinkSettings(url="stdout:")]:
             self.outbox.add(make(sink, settings.publishing, self.host.id), wanted_types(sink.url, sink.types))
         self.cgroups = CgroupSource(
@@ -113,6 +138,7 @@ class Run(Agent):
             clock=self.clock,
             telemetry=self.telemetry,
             heartbeat_seconds=seconds(settings.publishing.heartbeat),
+            at_start=self._trouble_at_start(),
         )
         self.sidecar = (
             None
@@ -123,15 +149,26 @@ class Run(Agent):
         self.hurry = asyncio.Event()
 
     def statuses(self) -> list[Status]:
-        """How every source and sink is."""
+        """How every source and sink is, and the state file."""
         sources = [s.status() for s in (self.cgroups, self.docker, self.kmsg, self.machine) if s is not None]
-        return sources + self.outbox.statuses()
+        disk = self.outbox.disk_status() or Status(STATE, "degraded" if self.state.trouble else "off", self.state.trouble)
+        return [*sources, disk, *self.outbox.statuses()]
+
+    def _trouble_at_start(self) -> list[o.Observation]:
+        """What is missing, or will be, because of how the run before ended or what was found of it."""
+        found: list[o.Observation] = [*self.outbox.lost_samples(self.state.past), *self.outbox.forgotten()]
+        if self.state.trouble:
+            found.append(o.Degraded(STATE, self.clock.wall_ns(), self.state.trouble, STATE_REMEDY))
+        return found
+
+    def _snapshot(self) -> Checkpoint:
+        return self.manager.snapshot()
 
     def _hear(self, observation: o.Observation) -> None:
         self.manager.observe(observation)
 
-    def _publish(self, messages: Sequence[Message]) -> None:
-        for message, entry in zip(messages, self.outbox.publish(messages), strict=True):
+    def _publish(self, messages: Sequence[Message], checkpoint: Checkpoint | None) -> None:
+        for message, entry in zip(messages, self.outbox.publish(messages, checkpoint), strict=True):
             self.memory.remember(message, entry)
 
     async def run(self, duration_seconds: float | None) -> int:
@@ -139,15 +176,18 @@ class Run(Agent):
         with self._signals(), contextlib.closing(self.sampler):
             if self.sidecar is not None:
                 self.sidecar.open()
+            self.outbox.start()
             parts = {asyncio.create_task(self.outbox.run(), name="outbox"), asyncio.create_task(self.manager.run(), name="manager")}
             if self.sidecar is not None:
                 parts.add(asyncio.create_task(self.sidecar.run(), name="sidecar"))
             try:
-                return await self._until_stopped(parts, duration_seconds)
+                code = await self._until_stopped(parts, duration_seconds)
             finally:
                 await _cancel(parts)
+                kept = await self.outbox.close()
                 if self.sidecar is not None:
                     self.sidecar.close()
+            return self._tell_what_is_left(kept) or code
 
     async def _until_stopped(self, parts: set[asyncio.Task[None]], duration_seconds: float | None) -> int:
         asked = asyncio.create_task(self._wait_for_end(duration_seconds), name="end")
@@ -161,12 +201,12 @@ class Run(Agent):
                 log.critical("a part failed; what was said so far is delivered before the end", exc_info=bug)
             # the outbox alone ends by itself: when the last sink is gone for good, as stdout is after `| head`
             reason = asked.result() if asked in done else f"failed: {bugs[0]!r}" if bugs else "nobody is left to publish to"
-            code = await self._shut_down(parts, reason)
-            return EX_FAILED if bugs else code
+            await self._shut_down(parts, reason)
+            return EX_FAILED if bugs else EX_OK
         finally:
             await _cancel({asked, ready})
 
-    async def _shut_down(self, parts: set[asyncio.Task[None]], reason: str) -> int:
+    async def _shut_down(self, parts: set[asyncio.Task[None]], reason: str) -> None:
         systemd.notify("STOPPING=1")
         log.info("stopping: %s", reason)
         by_name = {task.get_name(): task for task in parts}
@@ -175,12 +215,17 @@ class Run(Agent):
         drained = asyncio.create_task(self.outbox.drain(seconds(self.settings.drain)), name="drain")
         hurried = asyncio.create_task(self.hurry.wait(), name="hurry")
         await asyncio.wait({drained, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        left = drained.result() if drained.done() else self.outbox.left()
         await _cancel({drained, hurried})
+
+    def _tell_what_is_left(self, kept: bool) -> int:
+        """What the sinks have not acknowledged: kept for the next run, or lost."""
+        left = {sink: count for sink, count in self.outbox.left().items() if count}
         for sink, count in left.items():
-            if count:
+            if kept:
+                log.warning("%s: %d messages wait in the state directory for the next start", sink, count)
+            else:
                 log.error("%s: %d messages could not be delivered before the end", sink, count)
-        return EX_FAILED if any(left.values()) else EX_OK
+        return EX_FAILED if left and not kept else EX_OK
 
     def _reload(self) -> None:
         """Take over what can change while running; a configuration with an error changes nothing."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from streamer.model.inventory import Checkpoint
 from streamer.model.messages import Message
 from streamer.model.observations import Observation, Sampled
 from streamer.model.wire import Entry
@@ -25,8 +26,11 @@ class Clock(Protocol):
 Emit = Callable[[Observation], None]
 """How a source says what it saw: synchronous, never blocks, called on the event loop."""
 
-Publish = Callable[[Sequence[Message]], None]
-"""How messages leave the manager: remembered and offered to every sink's lanes; synchronous, never blocks."""
+Publish = Callable[[Sequence[Message], Checkpoint | None], None]
+"""How messages leave the manager: remembered and offered to every sink's lanes; synchronous, never blocks.
+
+What stands in the checkpoint is written in the same transaction, where anything is written.
+"""
 
 
 class Source(Protocol):
@@ -57,12 +61,22 @@ class Runtime(Source, Protocol):
         """Ask for a full description soon; coalesced, answered by `Described`."""
         ...
 
+    @property
+    def last_event_ns(self) -> int | None:
+        """Wall clock of the newest event that was emitted; None: none was."""
+        ...
+
 
 class KernelLog(Source, Protocol):
     """The kernel log."""
 
     def drain(self) -> None:
         """Emit what can be read right now, without waiting."""
+        ...
+
+    @property
+    def settled_seq(self) -> int | None:
+        """A later run that resumes after this record misses no kill that was not emitted yet; None: nothing was read."""
         ...
 
 

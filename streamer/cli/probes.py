@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from streamer.errors import ConfigError, NotConnected, PermanentlyRefused, Unsup
 from streamer.kernel import hierarchy
 from streamer.kernel.hierarchy import UNIFIED, Hierarchies
 from streamer.kernel.proc import sees_host_pids
+from streamer.outbox.state import directory
 from streamer.sources import docker_api
 from streamer.sources.cgroup import STRANGE_PIDS, STRANGE_PIDS_REMEDY
 
@@ -242,11 +244,26 @@ def clock(_: Settings) -> Iterator[Finding]:
 
 
 def state(settings: Settings) -> Iterator[Finding]:
-    """What would a crash lose?"""
-    held = size((settings.outbox.durable_bytes + settings.outbox.stats_bytes) * max(1, len(settings.sinks)))
-    told = f"what waits for a sink is held in memory ({held} at most) and lost if the agent is killed"
-    kept = f"; {settings.state_dir} is not used by this version" if settings.state_dir else ""
-    yield Finding("degraded", "state", told + kept, "end the agent with SIGTERM, which delivers what waits first")
+    """What would a crash lose, and is there room for an outage?"""
+    where = directory(settings.state_dir, os.environ, root=os.geteuid() == 0)
+    held = size(settings.outbox.memory_bytes * 2 * max(1, len(settings.sinks)))
+    in_memory = f"what waits for a sink is held in memory ({held} at most) and lost if the agent is killed"
+    if where is None:
+        yield Finding("degraded", "state", in_memory, "give it a directory: --state-dir DIR")
+        return
+    existing = next(path for path in (where, *where.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        yield Finding("degraded", "state", f"{where} cannot be written: {in_memory}", "make it writable, or --state-dir DIR")
+        return
+    room, most = shutil.disk_usage(existing).free, settings.outbox.durable_bytes + settings.outbox.stats_bytes
+    told = f"{where}, {size(room)} free, at most {size(most)} used; a crash of the agent loses no lifecycle or OOM message"
+    if room < most:
+        remedy = (
+            "make room, or lower outbox.durable_bytes and outbox.stats_bytes: a full disk means that an outage is held in memory"
+        )
+        yield Finding("degraded", "state", told, remedy)
+    else:
+        yield Finding("ok", "state", told)
 
 
 def sinks(settings: Settings) -> Iterator[Finding]:

@@ -98,14 +98,37 @@ class Publishing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Outbox(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What waits for a sink, per sink."""
+    """What waits for a sink: in memory while it keeps up, in the state directory otherwise."""
 
     durable_bytes: Annotated[
-        int, Meta(description="Most bytes of lifecycle, OOM, host and control messages to hold.", ge=1_000_000)
-    ] = 64_000_000
+        int,
+        Meta(
+            description="Most bytes of lifecycle, OOM, host, state and control messages on disk, for all sinks; then the oldest go, counted and declared.",
+            ge=1_000_000,
+        ),
+    ] = 256_000_000
+    durable_age: Annotated[Duration, Meta(description="How long they are kept on disk for a sink that is away.")] = "7d"
     stats_bytes: Annotated[
-        int, Meta(description="Most bytes of stats to hold; then the oldest go, counted and declared.", ge=1_000_000)
+        int,
+        Meta(
+            description="Most bytes of samples on disk (compressed to about a tenth), for all sinks; only used while a sink lags; then the oldest go, counted and declared.",
+            ge=1_000_000,
+        ),
+    ] = 512_000_000
+    stats_age: Annotated[Duration, Meta(description="How long samples are kept on disk for a sink that is away.")] = "24h"
+    memory_bytes: Annotated[
+        int,
+        Meta(
+            description="Most bytes of each lane, durable and stats, to hold in memory for a sink while there is no disk to hold it.",
+            ge=1_000_000,
+        ),
     ] = 32_000_000
+    sync: Annotated[
+        Literal["normal", "full"],
+        Meta(
+            description="normal: a crash of the agent loses nothing, a power failure may lose the last seconds; full: every write is synced to the disk before a message is offered to a sink."
+        ),
+    ] = "normal"
     batch_messages: Annotated[int, Meta(description="Most messages in one send.", ge=1, le=10_000)] = 1000
     batch_bytes: Annotated[
         int, Meta(description="Most bytes in one send; keep it below the broker's own limit (Kafka: message.max.bytes).", ge=1000)
@@ -157,7 +180,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     state_dir: Annotated[
         FilePath,
         Meta(
-            description="Directory for state that survives a restart. Not used by this version: what waits for a sink is in memory."
+            description="Directory for what survives a crash: messages no sink has acknowledged yet, who is alive, how far each source was read. Empty: $STATE_DIRECTORY, else /var/lib/streamer for root and ~/.local/state/streamer for others. off: nothing is kept on disk."
         ),
     ] = ""
     require_sinks: Annotated[bool, Meta(description="End with exit code 69 when a sink cannot be reached at start.")] = False

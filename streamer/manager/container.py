@@ -91,9 +91,9 @@ class Container:
     """One incarnation: from the appearance of its cgroup to its `deleted`."""
 
     __slots__ = (
-        "_floor", "_getter", "_net_floor", "about", "details", "emptied", "exit_code", "found", "hierarchy",
+        "_floor", "_getter", "_net_floor", "about", "alive_ns", "details", "emptied", "exit_code", "found", "hierarchy",
         "hold_until", "incarnation", "inode", "joined_pid", "last", "not_before_ns", "oom_check_at", "oom_counted",
-        "oom_repeated", "oom_said", "oom_start", "owner", "path", "said", "said_created", "samples", "seen_ns", "settle_at", "spec",
+        "oom_repeated", "oom_said", "oom_start", "owner", "path", "restored", "said", "said_created", "samples", "seen_ns", "settle_at", "spec",
         "state", "vanished_ns", "waiting",
     )  # fmt: skip
 
@@ -116,6 +116,8 @@ class Container:
         self.about: tuple[Any, ...] = ()
         self.said: dict[str, Any] = {}  # what consumers were last told, to tell what changed
         self.said_created = False
+        self.restored = False  # known from an earlier run, and not seen by this one yet
+        self.alive_ns = 0  # that run knew it to be there at this time
         self.hold_until = 0  # monotonic ns; `created` or `deleted` waits for the runtime's word until then
         self.settle_at = 0  # monotonic ns; details that trickle in are said together then
         self.waiting: list[Sample | OomKilled] = []  # what may only be said after `created`

@@ -8,11 +8,15 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
+from msgspec import structs
+
 from streamer.contracts import CgroupWatch, Clock, KernelLog, Look, Publish, Runtime, Sampler, Source
 from streamer.manager.fleet import Fleet
 from streamer.manager.housekeeping import Pace, Schedule
 from streamer.manager.narrator import Now
+from streamer.manager.watchdog import Watchdog
 from streamer.model import observations as o
+from streamer.model.inventory import Checkpoint
 from streamer.model.messages import Control, Message
 from streamer.telemetry import Telemetry
 
@@ -20,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _BATCH_SECONDS: Final = 0.2  # samples due within this time are read in one go: one hand-over to the thread, one send for all
 _FIRST_LOOK_SECONDS: Final = 0.05  # after this a runtime has made the directories of a container in all hierarchies
+_KEEP_TOTALS_NS: Final = 60_000_000_000  # totals of all containers are written down this often: a crash makes them no older
 _TICK_SECONDS: Final = 0.01  # while something waits for a runtime's word
 
 
@@ -69,10 +74,15 @@ class Manager:
         clock: Clock,
         telemetry: Telemetry,
         heartbeat_seconds: float,
+        at_start: Sequence[o.Observation] = (),
     ) -> None:
+        """`at_start`: what is to be said right after `started`."""
         self._fleet, self._sources, self._sampler, self._schedule = fleet, sources, sampler, schedule
         self._publish, self._clock, self._telemetry = publish, clock, telemetry
         self.heartbeat_seconds = heartbeat_seconds
+        self._at_start = at_start
+        self._watch = Watchdog(self._now())
+        self._kept_ns = clock.monotonic_ns()
         self._more_to_sample = asyncio.Event()
         self._tick: asyncio.TimerHandle | None = None
         self._bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -80,18 +90,26 @@ class Manager:
     async def run(self) -> None:
         """Until cancelled. A bug in any part ends all of it."""
         self._say(self._fleet.started(self._now()))
+        for observation in self._at_start:
+            self.observe(observation)
+        self._tick_soon()
         async with asyncio.TaskGroup() as group:
             for source in self._sources.all:
                 group.create_task(source.run(self.observe), name=source.name)
             group.create_task(self._raise_bugs(), name="bugs")
             group.create_task(self._sample(), name="sample")
             group.create_task(self._heartbeats(), name="heartbeats")
+            group.create_task(self._watch_clocks(), name="clocks")
 
     def stop(self, reason: str) -> None:
         """Say the last words; call after `run` has ended."""
         if self._tick is not None:
             self._tick.cancel()
         self._say(self._fleet.stopped(self._now(), reason))
+
+    def snapshot(self) -> Checkpoint:
+        """Everything that is to be kept over a restart, as it is now."""
+        return self._with_cursors(self._fleet.checkpoint((), self._now(), whole=True))
 
     def set_pace(self, pace: Pace) -> None:
         """Sample at another pace from now on."""
@@ -164,6 +182,7 @@ class Manager:
             paths, skipped = self._schedule.due(self._clock.monotonic_ns(), random.random())
             if skipped:
                 self._telemetry.count("streamer_samples_skipped_total", by=skipped)
+                self._watch.skipped(skipped, self._now())
             looks = [
                 Look(c.path, c.hierarchy, c.inode, c.network_pid()) for path in paths if (c := self._fleet.get(path)) is not None
             ]
@@ -190,7 +209,18 @@ class Manager:
     async def _heartbeats(self) -> None:
         while True:
             await asyncio.sleep(self.heartbeat_seconds)
-            self._say(self._fleet.heartbeat(self._now()))
+            now = self._now()
+            self._say(self._fleet.heartbeat(now))
+            if now.monotonic_ns - self._kept_ns >= _KEEP_TOTALS_NS:
+                self._kept_ns = now.monotonic_ns
+                self._publish((), self.snapshot())
+
+    async def _watch_clocks(self) -> None:
+        """Once a second: whether the wall clock was set, and what sampling has left out."""
+        while True:
+            await asyncio.sleep(1)
+            for lost in self._watch.look(self._now()):
+                self.observe(lost)
 
     def _say(self, messages: list[Message]) -> None:
         if not messages:
@@ -200,7 +230,16 @@ class Manager:
             if isinstance(message.record, Control) and message.record.kind in _TOLD_TO_THE_LOG:
                 _log(message.record, self._telemetry)
         self._telemetry.set("streamer_containers", len(self._fleet))
-        self._publish(messages)
+        lasting = any(message.topic.lane == "durable" for message in messages)
+        self._publish(messages, self._with_cursors(self._fleet.checkpoint(messages, self._now())) if lasting else None)
+
+    def _with_cursors(self, point: Checkpoint) -> Checkpoint:
+        """How far the sources were read, without what waits to be told."""
+        log, runtime = self._sources.kernel_log, self._sources.runtime
+        told, untold = (log.settled_seq if log is not None else None), self._fleet.oldest_untold_kill()
+        if told is not None and untold is not None:
+            told = min(told, untold - 1)
+        return structs.replace(point, kmsg_seq=told, docker_ns=runtime.last_event_ns if runtime is not None else None)
 
     def _now(self) -> Now:
         return Now(self._clock.wall_ns(), self._clock.monotonic_ns())

@@ -67,7 +67,8 @@ class Narrator:
         )  # fmt: skip
         return [self._message(m.LIFECYCLE, container, record), self._state(container, now)]
 
-    def deleted(self, container: Container, now: Now) -> list[Message]:
+    def deleted(self, container: Container, now: Now, *, last: bool = True) -> list[Message]:
+        """`last`: no other incarnation of this container is there, whose state the tombstone would hide."""
         started = container.started_ns()
         unseen = container.not_before_ns
         record = _make(
@@ -83,7 +84,7 @@ class Narrator:
             **{**container.lifecycle_fields(), **_totals(container)},
         )  # fmt: skip
         tombstone = Message(m.STATE, self._key(m.STATE, container), None, container.vanished_ns // MS)
-        return [self._message(m.LIFECYCLE, container, record), tombstone]
+        return [self._message(m.LIFECYCLE, container, record), *([tombstone] if last else [])]
 
     def stats(self, container: Container, sample: Sample, now: Now) -> Message:
         record = _make(
@@ -161,7 +162,7 @@ class Narrator:
         return f"{self.host.id}/{container_id}" if topic.keyed_by == "host/container" else container_id
 
 
-_TOTALS: Final = {
+TOTALS: Final = {
     # field of `deleted` -> column of the sample it is taken from
     "total_cpu_usage_ns": "cpu_usage_ns",
     "total_cpu_throttled_ns": "cpu_throttled_ns",
@@ -186,7 +187,7 @@ def _totals(container: Container) -> dict[str, Any]:
     return {
         "totals_from": "exit" if sample is container.emptied else "last_sample",
         "totals_at_ms": sample.time_ns // MS,
-        **{field: values[INDEX[column]] for field, column in _TOTALS.items()},
+        **{field: values[INDEX[column]] for field, column in TOTALS.items()},
         "total_network_rx_bytes": network[0],
         "total_network_tx_bytes": network[4],
     }

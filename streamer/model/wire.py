@@ -6,13 +6,14 @@ The value is the record as flat JSON. The CloudEvents 1.0 attributes travel besi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
 
-from streamer.model.messages import ContainerLifecycle, Control, Message, Record, Topic
+from streamer.model.messages import TOPICS, ContainerLifecycle, Control, Message, Record, Topic
 
 Envelope = Literal["binary", "structured"]
 
@@ -98,6 +99,58 @@ def _encode(message: Message, position: int, order_ms: int, envelope: Envelope) 
         record.epoch, record.seq, record.host_id, value, structured,
         _ends(record),
     )  # fmt: skip
+
+
+class _Packed(Struct, array_like=True, gc=False):
+    """An entry as it lies on disk; the topic by its short name."""
+
+    position: int
+    order_ms: int
+    topic: str
+    key: str
+    id: str
+    subject: str
+    time: str
+    time_ms: int
+    epoch: int
+    seq: int
+    host_id: str
+    value: bytes | None
+    structured: bool = False
+    ends: bool = False
+
+
+_packer: Final = msgspec.msgpack.Encoder()
+_unpacker: Final = msgspec.msgpack.Decoder(list[_Packed])
+_TOPICS: Final = {topic.short: topic for topic in TOPICS}
+
+
+def pack(entries: Sequence[Entry]) -> bytes:
+    """Entries as bytes (MessagePack), for the disk."""
+    return _packer.encode(
+        [
+            (e.position, e.order_ms, e.topic.short, e.key, e.id, e.subject, e.time, e.time_ms, e.epoch, e.seq, e.host_id, e.value,
+             e.structured, e.ends)
+            for e in entries
+        ]
+    )  # fmt: skip
+
+
+def unpack(packed: bytes) -> list[Entry]:
+    """The entries that `pack` was given.
+
+    Raises:
+        msgspec.MsgspecError: these are no such bytes.
+        KeyError: a topic that this version does not have.
+    """
+    topics = _TOPICS
+    return [
+        Entry(
+            p.position, p.order_ms, topics[p.topic], p.key, p.id, p.subject, p.time, p.time_ms, p.epoch, p.seq, p.host_id, p.value,
+            p.structured, p.ends,
+        )
+        for p in _unpacker.decode(packed)
+    ]  # fmt: skip
 
 
 class _Enveloped(Struct):

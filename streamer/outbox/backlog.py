@@ -1,7 +1,7 @@
 """What waits for one sink, and what goes next: decided here, without waiting, clock or chance.
 
-Two lanes. `durable` holds lifecycle, OOM, host, state and control messages, `stats` the samples; each is bounded by
-bytes, and when it is full its oldest go, counted with their `seq` so that a `gap` can be declared.
+Two lanes (`lane.py`). `durable` holds lifecycle, OOM, host, state and control messages, `stats` the samples. What is
+dropped is counted with its `seq`, so that a `gap` can be declared.
 
 Order. Each lane is first in, first out, and a batch is taken from one lane only, so that all of it is acknowledged
 before the other lane's turn. The durable lane goes first. Together that gives, per container:
@@ -11,35 +11,34 @@ before the other lane's turn. The durable lane goes first. Together that gives, 
   stats lane go first, up to its own position. Everything that old may go, as whatever it depends on is older still
   and already sent. `stopped`, the last word of a run, lets all older samples go first in the same way.
 
-Letting the stats lane go first costs a send when the sink keeps up, and one drain of the lane after an outage. When
-the stats lane has overflowed, the sink is too slow for the samples, which are lost already: then facts do not queue
-behind them; the samples of that container are given up (`overtaken`), counted and declared like the rest.
-
-A disk-backed outbox keeps this interface: `settle` moves the sink's cursor over what was taken, `give_back` leaves it.
+Letting the stats lane go first costs a send when the sink keeps up. When the stats lane lags, facts do not queue behind
+old samples: `deleted` goes at once, and samples of that container may follow it, late but not lost.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
 
-from streamer.model.messages import CONTROL, Topic
+from streamer.model.messages import CONTROL, Lane, Topic
 from streamer.model.wire import Entry
+from streamer.outbox.lane import Head, Stretch
+from streamer.outbox.lane import Lane as Queue
 
-Cause = Literal["overflow", "overtaken", "rejected", "gone"]
+Cause = Literal["overflow", "rejected", "gone", "unreadable"]
 
 
 class Loss(Struct, frozen=True):
-    """Messages of a topic that will not reach this sink, for one cause, since the last call of `losses`.
+    """Messages of a topic and epoch that will not reach this sink, for one cause, since the last call of `losses`.
 
     `count` of the numbers `first_seq`..`last_seq` are missing: the range may hold others that were delivered.
     `detail` is the latest text of a peer that rejected, "" otherwise.
     """
 
     topic: Topic
+    epoch: int
     cause: Cause
     first_seq: int
     last_seq: int
@@ -65,86 +64,71 @@ class Statistics(NamedTuple):
         return self.durable.messages + self.stats.messages
 
 
-class _Lane:
-    """A queue and the bytes in it."""
+class Rejected(NamedTuple):
+    """An entry that the peer will never take, and why."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self.most_bytes: Final = most_bytes
-        self.waiting: deque[Entry] = deque()
-        self.bytes = 0
-        self.overflowed = False  # has lost something since it was last empty
-
-    def append(self, entry: Entry) -> None:
-        self.waiting.append(entry)
-        self.bytes += entry.size
-
-    def pop(self) -> Entry:
-        entry = self.waiting.popleft()
-        self.bytes -= entry.size
-        if not self.waiting:
-            self.overflowed = False
-        return entry
-
-    def push_front(self, batch: Sequence[Entry]) -> None:
-        self.waiting.extendleft(reversed(batch))
-        self.bytes += sum(entry.size for entry in batch)
-
-    @property
-    def too_full(self) -> bool:
-        # The newest stays even if it is bigger than the lane: it may still be delivered, and it is only one.
-        return self.bytes > self.most_bytes and len(self.waiting) > 1
+    entry: Entry
+    reason: str
 
 
 class Backlog:
     """The two lanes of one sink.
 
-    Use: `offer` at any time; `take` a batch, then `settle` or `give_back` it before the next `take`.
-    The caps hold for what waits; one batch in flight comes on top.
+    Use: `offer` at any time; `take` a batch, then `settle` or `give_back` it before the next `take`. While `wants` names
+    a lane, read from disk what comes after its `after` and `refill` it.
+    `memory_bytes` is the most that a lane holds in memory, one batch in flight comes on top; `window_bytes`, how much
+    of what is on disk it holds there too (no disk: the same).
     """
 
-    def __init__(self, *, durable_bytes: int, stats_bytes: int) -> None:
-        self._durable: Final = _Lane(durable_bytes)
-        self._stats: Final = _Lane(stats_bytes)
+    def __init__(self, *, memory_bytes: int, window_bytes: int | None = None) -> None:
+        window = memory_bytes if window_bytes is None else min(window_bytes, memory_bytes)
+        self._durable: Final = Queue(window_bytes=window, most_bytes=memory_bytes)
+        self._stats: Final = Queue(window_bytes=window, most_bytes=memory_bytes)
         self._in_flight: list[Entry] = []
-        self._newest_sample: dict[str, int] = {}  # container -> position of its last sample that waits
-        self._overtaken: dict[str, int] = {}  # container -> samples up to this position are given up when they are met
-        self._losses: dict[tuple[str, Cause], Loss] = {}
+        self._newest_sample: dict[str, int] = {}  # container -> position of its last sample that waits in memory
+        self._losses: dict[tuple[str, int, Cause], Loss] = {}
 
-    def offer(self, entry: Entry) -> None:
-        """Put an entry at the end of its topic's lane; the lane's oldest go if it is too full."""
+    def lane(self, name: Lane) -> Queue:
+        """One of the two."""
+        return self._stats if name == "stats" else self._durable
+
+    def offer(self, entry: Entry, *, stored: bool = False) -> None:
+        """Put an entry at the end of its topic's lane; `stored`: it is on disk too. The oldest go if memory is too full."""
         lane = self._lane_of(entry)
-        lane.append(entry)
-        if lane is self._stats:
+        gone = lane.offer(entry, stored)
+        if lane is self._stats and lane.head and lane.head[-1] is entry:
             self._newest_sample[entry.subject] = entry.position
-        self._fit(lane)
+        self._overflow(gone)
 
     def urgency(self, max_messages: int, max_bytes: int) -> Literal["none", "gather", "now"]:
-        """Whether to send: `now` for any durable message or a full batch, `gather` for a few samples, `none` when empty."""
-        if self._durable.waiting:
+        """Whether to send: `now` for any durable message or a full batch, `gather` for a few samples, `none` when nothing can go."""
+        stats = self._stats
+        if self._durable.head:
             return "now"
-        if not self._stats.waiting:
+        if not stats.head or (self._durable.messages and stats.head[0].position > (self._durable.first_position or 0)):
             return "none"
-        return "now" if len(self._stats.waiting) >= max_messages or self._stats.bytes >= max_bytes else "gather"
+        return "now" if len(stats.head) >= max_messages or stats.head_bytes >= max_bytes else "gather"
 
     def take(self, max_messages: int, max_bytes: int) -> list[Entry]:
-        """The next batch, of one lane, in order; empty when nothing waits. A single entry may be over `max_bytes`.
+        """The next batch, of one lane, in order; empty when nothing can go now. A single entry may be over `max_bytes`.
 
         Raises:
             RuntimeError: the batch before was neither settled nor given back.
         """
         if self._in_flight:
             raise RuntimeError("a batch is in flight: settle() or give_back() first")
-        # Samples that are given up on the way can leave a round without a batch; it has made the lane shorter.
-        while not self._in_flight and (self._durable.waiting or self._stats.waiting):
-            self._in_flight = self._from_durable(max_messages, max_bytes) or self._from_stats(max_messages, max_bytes)
+        self._in_flight = self._from_durable(max_messages, max_bytes) or self._from_stats(max_messages, max_bytes)
         return list(self._in_flight)
 
-    def settle(self, rejected: Sequence[tuple[int, str]] = ()) -> None:
-        """The batch is acknowledged but for the `rejected` ones: (index, reason), which count as lost."""
-        for index, reason in rejected:
-            entry = self._in_flight[index]
-            self.lose(entry.topic, entry.seq, "rejected", reason)
-        self._in_flight = []
+    def settle(self, rejected: Sequence[tuple[int, str]] = ()) -> list[Rejected]:
+        """The batch is acknowledged but for the `rejected` ones: (index, reason), which count as lost and are returned."""
+        batch, self._in_flight = self._in_flight, []
+        if batch:
+            self._lane_of(batch[-1]).settled(batch[-1])
+        refused = [Rejected(batch[index], reason) for index, reason in rejected]
+        for entry, reason in refused:
+            self._lose(entry.topic, entry.epoch, entry.seq, entry.seq, 1, "rejected", reason)
+        return refused
 
     def give_back(self) -> None:
         """The batch may not have arrived: it goes back to the front of its lane, in the same order."""
@@ -152,30 +136,61 @@ class Backlog:
         if not batch:
             return
         lane = self._lane_of(batch[0])
-        lane.push_front(batch)
+        gone = lane.push_front(batch)
         if lane is self._stats:
             for entry in batch:
                 self._newest_sample[entry.subject] = max(entry.position, self._newest_sample.get(entry.subject, 0))
-        self._fit(lane)
+        self._overflow(gone)
 
-    def lose(self, topic: Topic, seq: int, cause: Cause, detail: str = "") -> None:
-        """Count one message of `topic` as lost."""
-        known = self._losses.get((topic.short, cause))
-        if known is None:
-            self._losses[topic.short, cause] = Loss(topic, cause, seq, seq, 1, detail)
-        else:
-            first, last = min(seq, known.first_seq), max(seq, known.last_seq)
-            self._losses[topic.short, cause] = Loss(topic, cause, first, last, known.count + 1, detail or known.detail)
+    # what is on disk only
+
+    def wants(self, name: Lane) -> bool:
+        """Whether entries of this lane should be read back from disk now."""
+        return self.lane(name).wants_more
+
+    def refill(self, name: Lane, entries: Sequence[Entry], through: int) -> None:
+        """Take in what was read from disk, up to position `through`."""
+        self._unreadable(self.lane(name).refill(entries, through))
+        if name == "stats":
+            self._newest_sample.update((entry.subject, entry.position) for entry in entries)
+
+    def gone_from_disk(self, name: Lane, heads: Sequence[Head]) -> None:
+        """The disk was too small for these."""
+        for head in self.lane(name).gone_from_disk(heads):
+            self._lose(head.topic, head.epoch, head.seq, head.seq, 1, "overflow")
+
+    def lose_disk(self) -> None:
+        """What is on disk only will never be read."""
+        for lane in (self._durable, self._stats):
+            self._unreadable(lane.lose_disk())
+
+    def in_memory(self) -> Iterator[Entry]:
+        """Everything that is not settled and held in memory, in no order across the lanes."""
+        yield from self._in_flight
+        yield from self._durable.in_memory()
+        yield from self._stats.in_memory()
+
+    def reached(self, name: Lane, offered: int) -> int:
+        """The position up to which this sink needs nothing of a lane, given that everything up to `offered` was offered."""
+        lane = self.lane(name)
+        waiting = lane.first_position
+        if self._in_flight and self._lane_of(self._in_flight[0]) is lane:
+            waiting = self._in_flight[0].position
+        return offered if waiting is None else min(offered, waiting - 1)
+
+    # what is lost
 
     def abandon(self) -> None:
         """Nothing will be taken any more: all that waits is lost (`gone`)."""
         self.give_back()
         for lane in (self._durable, self._stats):
-            while lane.waiting:
+            for stretch in lane.lose_disk():
+                self._lose_stretch(stretch, "gone")
+            while lane.head:
                 entry = lane.pop()
-                self.lose(entry.topic, entry.seq, "gone")
+                lane.settled(entry)
+                self._lose(entry.topic, entry.epoch, entry.seq, entry.seq, 1, "gone")
         self._newest_sample.clear()
-        self._overtaken.clear()
 
     @property
     def has_losses(self) -> bool:
@@ -183,85 +198,78 @@ class Backlog:
         return bool(self._losses)
 
     def losses(self) -> list[Loss]:
-        """What was lost since the last call, one value per topic and cause."""
+        """What was lost since the last call, one value per topic, epoch and cause."""
         losses, self._losses = list(self._losses.values()), {}
         return losses
 
     def statistics(self) -> Statistics:
         """How much is not settled yet."""
-        durable = [len(self._durable.waiting), self._durable.bytes]
-        stats = [len(self._stats.waiting), self._stats.bytes]
+        durable = [self._durable.messages, self._durable.bytes]
+        stats = [self._stats.messages, self._stats.bytes]
         if self._in_flight:
             flying = stats if self._lane_of(self._in_flight[0]) is self._stats else durable
             flying[0] += len(self._in_flight)
             flying[1] += sum(entry.size for entry in self._in_flight)
         return Statistics(LaneStatistics(*durable), LaneStatistics(*stats))
 
-    def _lane_of(self, entry: Entry) -> _Lane:
+    def _lane_of(self, entry: Entry) -> Queue:
         return self._stats if entry.topic.lane == "stats" else self._durable
 
     def _from_durable(self, max_messages: int, max_bytes: int) -> list[Entry]:
         batch: list[Entry] = []
         size = 0
-        while self._durable.waiting and len(batch) < max_messages:
-            entry = self._durable.waiting[0]
+        lane = self._durable
+        while lane.head and len(batch) < max_messages:
+            entry = lane.head[0]
             if batch and size + entry.size > max_bytes:
                 break
             if entry.ends and self._samples_go_first(entry):
                 break
-            batch.append(self._durable.pop())
+            batch.append(lane.pop())
             size += entry.size
         return batch
 
     def _from_stats(self, max_messages: int, max_bytes: int) -> list[Entry]:
-        durable = self._durable.waiting
-        before = durable[0].position if durable else None
+        lane = self._stats
+        before = self._durable.first_position
+        newest = self._newest_sample
         batch: list[Entry] = []
         size = 0
-        while self._stats.waiting and len(batch) < max_messages:
-            entry = self._stats.waiting[0]
+        while lane.head and len(batch) < max_messages:
+            entry = lane.head[0]
             if before is not None and entry.position > before:
                 break  # its `created` may be among what waits in the durable lane
             if batch and size + entry.size > max_bytes:
                 break
-            self._pop_sample()
-            if entry.position <= self._overtaken.get(entry.subject, 0):
-                self._give_up(entry)
-            else:
-                batch.append(entry)
-                size += entry.size
+            batch.append(lane.pop())
+            size += entry.size
+            if newest.get(entry.subject) == entry.position:
+                del newest[entry.subject]
         return batch
 
     def _samples_go_first(self, entry: Entry) -> bool:
         """Whether samples that are older than this entry still wait and must be sent before it: its container's, or all."""
-        if not self._stats.waiting or self._stats.waiting[0].position > entry.position:
+        stats = self._stats
+        if stats.lags or not stats.head or stats.head[0].position > entry.position:
             return False
-        if entry.topic is CONTROL:
-            return not self._stats.overflowed
-        newest = self._newest_sample.get(entry.subject)
-        if newest is None:
-            return False
-        if self._stats.overflowed:
-            self._overtaken[entry.subject] = newest
-            del self._newest_sample[entry.subject]
-            return False
-        return True
+        return entry.topic is CONTROL or entry.subject in self._newest_sample
 
-    def _pop_sample(self) -> Entry:
-        entry = self._stats.pop()
-        if self._newest_sample.get(entry.subject) == entry.position:
-            del self._newest_sample[entry.subject]
-        return entry
+    def _overflow(self, gone: Iterable[Entry]) -> None:
+        for entry in gone:
+            if self._newest_sample.get(entry.subject) == entry.position:
+                del self._newest_sample[entry.subject]
+            self._lose(entry.topic, entry.epoch, entry.seq, entry.seq, 1, "overflow")
 
-    def _give_up(self, entry: Entry) -> None:
-        self.lose(entry.topic, entry.seq, "overtaken")
-        if self._overtaken[entry.subject] == entry.position:
-            del self._overtaken[entry.subject]
+    def _unreadable(self, stretches: Iterable[Stretch]) -> None:
+        for stretch in stretches:
+            self._lose_stretch(stretch, "unreadable")
 
-    def _fit(self, lane: _Lane) -> None:
-        while lane.too_full:
-            entry = self._pop_sample() if lane is self._stats else lane.pop()
-            self.lose(entry.topic, entry.seq, "overflow")
-            if self._overtaken.get(entry.subject) == entry.position:
-                del self._overtaken[entry.subject]
-            lane.overflowed = True
+    def _lose_stretch(self, stretch: Stretch, cause: Cause) -> None:
+        self._lose(stretch.topic, stretch.epoch, stretch.first_seq, stretch.last_seq, stretch.count, cause)
+
+    def _lose(self, topic: Topic, epoch: int, first: int, last: int, count: int, cause: Cause, detail: str = "") -> None:
+        known = self._losses.get((topic.short, epoch, cause))
+        if known is not None:
+            first, last, count = min(first, known.first_seq), max(last, known.last_seq), count + known.count
+            detail = detail or known.detail
+        self._losses[topic.short, epoch, cause] = Loss(topic, epoch, cause, first, last, count, detail)

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Final
 
 from streamer.config import Outbox as OutboxSettings
 from streamer.config import seconds
 from streamer.contracts import Clock, Emit, Sink, Status
 from streamer.errors import NotConnected, PermanentlyRefused
+from streamer.model.messages import Lane
 from streamer.model.observations import Degraded, Recovered
 from streamer.model.wire import Entry
-from streamer.outbox.backlog import Backlog
+from streamer.outbox.backlog import Backlog, Rejected
+from streamer.outbox.lane import Mark
 from streamer.outbox.retry import delay_seconds
+from streamer.outbox.store import Left
 from streamer.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -29,6 +33,15 @@ GATHER_SECONDS: Final = 0.2  # samples wait this long for company: what a send c
 CLOSE_SECONDS: Final = 5.0
 REFUSED_RETRY_SECONDS: Final = 30.0
 DRAIN_RETRY_SECONDS: Final = 1.0  # at the end nobody waits for a long back-off
+_LOOK_SECONDS: Final = 0.1
+WINDOW_BYTES: Final = 4_000_000
+"""What waits for a sink beyond this stays on disk and is read back, so much at a time."""
+
+LANES: Final[tuple[Lane, ...]] = ("durable", "stats")
+
+Fetched = Callable[[tuple[list[Entry], int] | None], None]
+Read = Callable[[Lane, int, int, frozenset[str], int, Fetched], None]
+"""(lane, after, through, types, most bytes, what hears of it)"""
 
 
 class Delivery:
@@ -45,11 +58,16 @@ class Delivery:
         emit: Emit,
         chance: Callable[[], float],
         on_loss: Callable[[], None],
+        on_settled: Callable[[Delivery, Sequence[Rejected], Sequence[str]], None],
+        read: Read | None = None,
     ) -> None:
+        """`read`: how to read back what is on disk only; None: nothing is. `on_settled` hears of refused entries and notices."""
         self.sink: Final = sink
         self.component: Final = f"sink.{sink.name}"
-        self.backlog: Final = Backlog(durable_bytes=settings.durable_bytes, stats_bytes=settings.stats_bytes)
-        self._types: Final = types
+        self.backlog: Final = Backlog(memory_bytes=settings.memory_bytes, window_bytes=WINDOW_BYTES if read else None)
+        self.types: Final = types
+        self._read, self._on_settled = read, on_settled
+        self._reading: set[Lane] = set()
         self._batch: Final = (settings.batch_messages, settings.batch_bytes)
         self._connect_seconds: Final = seconds(settings.connect_timeout)
         self._send_seconds: Final = seconds(settings.send_timeout)
@@ -65,20 +83,52 @@ class Delivery:
         self._status = Status(self.component, "starting", since_ms=self._now_ms())
         telemetry.set("streamer_sink_up", 0, sink.name)
 
-    def offer(self, entries: Sequence[Entry]) -> None:
-        """Take in what this sink wants of these; never waits."""
+    def offer(self, entries: Sequence[Entry], stored: Collection[Lane] = ()) -> None:
+        """Take in what this sink wants of these; never waits. `stored`: entries of these lanes are on disk too."""
         if self._gone:
             return
         idle = self.backlog.urgency(*self._batch) == "none"
         for entry in entries:
-            if entry.topic.short in self._types:
-                self.backlog.offer(entry)
+            if entry.topic.short in self.types:
+                self.backlog.offer(entry, stored=entry.topic.lane in stored)
         urgency = self.backlog.urgency(*self._batch)
         if urgency == "now" or (idle and urgency == "gather"):
             self._wake.set()
-        if urgency != "none":
+        if urgency != "none" or self.backlog.statistics().messages:
             self._settled.clear()
+        self.fetch()
         self._account()
+
+    def adopt(self, lane: Lane, left: Left, mark: Mark) -> None:
+        """Take over what an earlier run left on disk for this sink. Before `run`."""
+        queue = self.backlog.lane(lane)
+        queue.mark = mark
+        if left.stretches:
+            queue.adopt(left.stretches, left.bytes, left.after, left.through)
+            self._settled.clear()
+
+    def fetch(self) -> None:
+        """Ask for what is on disk only, where memory has room for it."""
+        for lane in LANES if self._read is not None else ():
+            queue = self.backlog.lane(lane)
+            if queue.wants_more and lane not in self._reading and not self._gone and self._read is not None:
+                self._reading.add(lane)
+                self._read(lane, queue.disk_after, queue.disk_through, self.types, WINDOW_BYTES, partial(self._fetched, lane))
+
+    def _fetched(self, lane: Lane, answer: tuple[list[Entry], int] | None) -> None:
+        """What was read, and how far that goes; None: it could not be read now, `fetch` will be called again."""
+        self._reading.discard(lane)
+        if answer is not None:
+            after = self.backlog.lane(lane).disk_after  # some may have gone since the question
+            self.backlog.refill(lane, [entry for entry in answer[0] if entry.position > after], answer[1])
+            self._wake.set()
+            self.fetch()
+        self._after_settling()
+
+    def reached(self, lane: Lane, offered: int) -> Mark:
+        """Up to where this sink needs nothing any more, given that everything up to `offered` was offered to it."""
+        position, mark = self.backlog.reached(lane, offered), self.backlog.lane(lane).mark
+        return Mark(position, mark.epoch, mark.seq)
 
     async def run(self) -> None:
         """Deliver until cancelled, or until the sink is gone for good."""
@@ -106,12 +156,18 @@ class Delivery:
         finally:
             await self._close()
 
-    async def drain(self) -> None:
-        """Send what waits without gathering, and return when nothing is left."""
+    async def drain(self, *, patient: bool = True) -> None:
+        """Send what waits without gathering, and return when nothing is left.
+
+        `patient` False: what waits is safe on disk, so one more attempt is enough for a sink that is down.
+        """
         self._draining = True
+        failures = self._failures
         self._hurry.set()
         self._wake.set()
-        await self._settled.wait()
+        while not await _set_within(self._settled, _LOOK_SECONDS):
+            if not patient and self._status.state == "down" and self._failures > failures:
+                return
 
     def status(self) -> Status:
         """How it is, since when, and what to do about it."""
@@ -131,11 +187,9 @@ class Delivery:
         gathered = False
         while True:
             urgency = self.backlog.urgency(*self._batch)
-            if urgency == "now" or (urgency == "gather" and (gathered or self._draining)):
-                if batch := self.backlog.take(*self._batch):
-                    return batch
-                self._after_settling()  # only samples that were given up
-                continue
+            due = urgency == "now" or (urgency == "gather" and (gathered or self._draining))
+            if due and (batch := self.backlog.take(*self._batch)):
+                return batch
             self._wake.clear()
             if urgency == "none":
                 await self._wake.wait()
@@ -146,7 +200,7 @@ class Delivery:
         try:
             async with asyncio.timeout(self._send_seconds):
                 receipt = await self.sink.send(batch)
-            self.backlog.settle(receipt.rejected)
+            refused = self.backlog.settle(receipt.rejected)
         except TimeoutError:
             self.backlog.give_back()
             raise NotConnected(f"no acknowledgement within {self._send_seconds:g} s") from None
@@ -156,6 +210,8 @@ class Delivery:
         delivered = len(batch) - len(receipt.rejected)
         self._telemetry.count("streamer_sink_delivered_total", self.sink.name, batch[0].topic.lane, by=delivered)
         self._up()
+        self.fetch()
+        self._on_settled(self, refused, ())
         self._after_settling()
 
     def _after_settling(self) -> None:
@@ -187,6 +243,10 @@ class Delivery:
         if self._said:
             self._said = ""
             self._emit(Recovered(self.component, self._clock.wall_ns()))
+
+    def told_of_losses(self) -> None:
+        """The backlog has lost something on disk."""
+        self._after_settling()
 
     def _down(self, kind: str, reason: str, remedy: str) -> None:
         """Note a failure; said once for each kind of trouble until the sink works again."""

@@ -14,19 +14,28 @@ from typing import Final
 
 from streamer.config import Outbox as OutboxSettings
 from streamer.contracts import Clock, Emit, Sink, Status
-from streamer.model.messages import Message
+from streamer.model.inventory import Checkpoint, Past
+from streamer.model.messages import STATS, TOPICS, Lane, Message
 from streamer.model.observations import Lost
 from streamer.model.wire import Entry, Envelope, encode
-from streamer.outbox.backlog import Cause, Loss
-from streamer.outbox.delivery import Delivery
+from streamer.outbox.backlog import Cause, Loss, Rejected
+from streamer.outbox.delivery import Delivery, Fetched
+from streamer.outbox.disk import Disk
+from streamer.outbox.journal import Journal
+from streamer.outbox.lane import Mark
+from streamer.outbox.state import lost_samples
+from streamer.outbox.store import Cursor, Store
 from streamer.telemetry import Telemetry
 
 DECLARE_SECONDS: Final = 1.0
 """Losses of a sink are said at most this often, so that a lasting overflow cannot feed itself with gap messages."""
 
+_POSITIONS_SKIPPED: Final = 1_000_000
+_ALL_TYPES: Final = frozenset(topic.short for topic in TOPICS)
+
 _WHY: Final[dict[Cause, str]] = {
     "overflow": "its backlog was full: the oldest went",
-    "overtaken": "it was too slow for samples: those of a deleted container were given up",
+    "unreadable": "they were on disk and could not be read back",
     "rejected": "it will never take them",
     "gone": "it is gone for good",
 }
@@ -35,7 +44,7 @@ _WHY: Final[dict[Cause, str]] = {
 class Outbox:
     """Numbers, encodes and delivers messages to any number of sinks.
 
-    `add` the sinks, then `run`; `publish` at any time; `drain` while `run` still runs, then cancel it.
+    `add` the sinks, then `run`; `publish` at any time; `drain` while `run` still runs, then cancel it, then `close`.
     """
 
     def __init__(
@@ -47,44 +56,109 @@ class Outbox:
         emit: Emit,
         *,
         chance: Callable[[], float] = random.random,
+        store: Store | None = None,
+        snapshot: Callable[[], Checkpoint | None] = lambda: None,
     ) -> None:
+        """`store`: the opened state file, the outbox's own from now on; None: everything is held in memory.
+
+        `snapshot`: everything to be kept besides messages, when the state file has to be written anew.
+        """
         self._clock, self._settings, self._envelope = clock, settings, envelope
         self._telemetry, self._emit, self._chance = telemetry, emit, chance
         self._deliveries: list[Delivery] = []
-        self._position = 0
-        self._order_ms = 0
+        self._store, self._snapshot = store, snapshot
+        self._disk: Disk | None = None
+        before, self._order_ms = store.last if store is not None else (0, 0)
+        # what was numbered after the last commit of a crashed run, samples alone, may be at a sink already
+        self._position = before + _POSITIONS_SKIPPED if before else 0
+        self._cursors = store.cursors() if store is not None else {}
+        if store is not None:
+            self._disk = Disk(
+                Journal(store, clock),
+                self._deliveries,
+                clock=clock,
+                telemetry=telemetry,
+                emit=emit,
+                snapshot=snapshot,
+                offered=before,
+            )
         self._lost: Final = asyncio.Event()
 
     def add(self, sink: Sink, types: frozenset[str]) -> None:
         """Send entries of the topics with these short names to `sink` from now on. Before `run`.
 
+        A sink that the run before had too is given what it did not acknowledge then; it is known by what it describes.
+
         Raises:
             ValueError: another sink has the same name.
+            StoreFailed: the state file cannot be read.
         """
         if any(sink.name == other.sink.name for other in self._deliveries):
             raise ValueError(f"two sinks are named {sink.name!r}")
-        self._deliveries.append(
-            Delivery(
-                sink,
-                types,
-                settings=self._settings,
-                clock=self._clock,
-                telemetry=self._telemetry,
-                emit=self._emit,
-                chance=self._chance,
-                on_loss=self._lost.set,
-            )
+        delivery = Delivery(
+            sink,
+            types,
+            settings=self._settings,
+            clock=self._clock,
+            telemetry=self._telemetry,
+            emit=self._emit,
+            chance=self._chance,
+            on_loss=self._lost.set,
+            on_settled=self._settled,
+            read=None if self._disk is None else lambda *question: self._read(delivery, *question),
         )
+        if self._store is not None and (cursor := self._cursors.pop(sink.describe(), None)) is not None:
+            left = self._store.left(cursor, types)
+            delivery.adopt("durable", left["durable"], Mark(cursor.durable))
+            delivery.adopt("stats", left["stats"], cursor.stats)
+        self._deliveries.append(delivery)
 
-    def publish(self, messages: Sequence[Message]) -> list[Entry]:
-        """Encode and offer to every sink; returns the entries, one per message, and never waits."""
+    def lost_samples(self, past: Past) -> list[Lost]:
+        """The samples of a killed run that went with it. After all sinks were added."""
+        if self._store is None or past.damaged:
+            return []
+        spilled = self._store.spilled(past.epoch)
+        cursors = [
+            Cursor(d.sink.describe(), d.sink.name, stats=d.backlog.lane("stats").mark)
+            for d in self._deliveries
+            if STATS.short in d.types
+        ]
+        return lost_samples(past, cursors, spilled, self._clock.wall_ns())
+
+    def forgotten(self) -> list[Lost]:
+        """What waits for sinks that are no longer configured, and will not be sent. After all were added."""
+        now_ns = self._clock.wall_ns()
+        lost = []
+        for cursor in self._cursors.values() if self._store is not None else ():
+            for left in self._store.left(cursor, _ALL_TYPES).values() if self._store is not None else ():
+                for stretch in left.stretches:
+                    loss = Loss(stretch.topic, stretch.epoch, "gone", stretch.first_seq, stretch.last_seq, stretch.count)
+                    lost.append(_observation(f"sink.{cursor.name}", now_ns, loss, f"{cursor.sink} is no longer configured"))
+        self._cursors.clear()
+        return lost
+
+    def publish(self, messages: Sequence[Message], checkpoint: Checkpoint | None = None) -> list[Entry]:
+        """Encode and offer to every sink; returns the entries, one per message, and never waits.
+
+        With a state file, what is durable is offered once it is committed, and `checkpoint` goes into the same transaction.
+        """
         self._order_ms = max(self._order_ms, self._clock.wall_ns() // 1_000_000)
         first = self._position + 1
         entries = [encode(message, position, self._order_ms, self._envelope) for position, message in enumerate(messages, first)]
         self._position += len(entries)
-        for delivery in self._deliveries:
-            delivery.offer(entries)
+        if self._disk is not None:
+            self._disk.publish(entries, checkpoint)
+        else:
+            for delivery in self._deliveries:
+                delivery.offer(entries)
         return entries
+
+    def start(self) -> None:
+        """Begin to use the state file. On the event loop, before the first `publish`."""
+        if self._disk is not None:
+            self._disk.start()
+        for delivery in self._deliveries:
+            delivery.fetch()
 
     async def run(self) -> None:
         """Deliver until cancelled. Returns only when every sink is gone for good (the reader of stdout went away)."""
@@ -96,18 +170,30 @@ class Outbox:
             declaring.cancel()
         self._declare()
 
+    async def close(self) -> bool:
+        """After `run`: write down what is left and let go of the state file. Whether nothing is lost by ending now."""
+        if self._disk is None:
+            return not any(self.left().values())
+        return await self._disk.close()
+
     async def drain(self, deadline_seconds: float) -> dict[str, int]:
         """Deliver what waits, losses declared first; returns how many messages are left for each sink at the deadline."""
+        patient = self._disk is None
         try:
             async with asyncio.timeout(deadline_seconds):
                 while True:
                     self._declare()
-                    await asyncio.gather(*(delivery.drain() for delivery in self._deliveries))
+                    await asyncio.gather(
+                        *(delivery.drain(patient=patient or not self._disk_works()) for delivery in self._deliveries)
+                    )
                     if not self._any_losses():
                         break
         except TimeoutError:
             self._declare()  # too late to be delivered, but not to be seen in memory and counted
         return self.left()
+
+    def _disk_works(self) -> bool:
+        return self._disk is not None and self._disk.works
 
     def left(self) -> dict[str, int]:
         """Messages that are not acknowledged, by sink."""
@@ -116,6 +202,24 @@ class Outbox:
     def statuses(self) -> list[Status]:
         """How every sink is, in the order they were added."""
         return [delivery.status() for delivery in self._deliveries]
+
+    def disk_status(self) -> Status | None:
+        """How the state file is; None: there is none."""
+        return None if self._disk is None else self._disk.status()
+
+    def _read(
+        self, delivery: Delivery, lane: Lane, after: int, through: int, types: frozenset[str], most: int, hear: Fetched
+    ) -> None:
+        if self._disk is not None:
+            self._disk.read(delivery, lane, after, through, most, hear)
+
+    def _settled(self, delivery: Delivery, refused: Sequence[Rejected], notices: Sequence[str]) -> None:
+        if self._disk is not None:
+            self._disk.settled()
+            if refused:
+                self._disk.dead_letters(delivery, refused)
+        for notice in notices:
+            self._emit(Lost(delivery.component, self._clock.wall_ns(), notice))
 
     async def _declare_losses(self) -> None:
         while True:
@@ -135,8 +239,8 @@ class Outbox:
                 self._emit(_observation(delivery.component, self._clock.wall_ns(), loss))
 
 
-def _observation(component: str, time_ns: int, loss: Loss) -> Lost:
-    reason = _WHY[loss.cause] + (f": {loss.detail}" if loss.detail else "")
+def _observation(component: str, time_ns: int, loss: Loss, why: str = "") -> Lost:
+    reason = (why or _WHY[loss.cause]) + (f": {loss.detail}" if loss.detail else "")
     if loss.topic.compacted:  # its numbers promise nothing
         return Lost(component, time_ns, reason, loss.count, topic=loss.topic.suffix)
-    return Lost(component, time_ns, reason, loss.count, str(loss.first_seq), str(loss.last_seq), loss.topic.suffix)
+    return Lost(component, time_ns, reason, loss.count, str(loss.first_seq), str(loss.last_seq), loss.topic.suffix, loss.epoch)

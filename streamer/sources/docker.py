@@ -51,7 +51,9 @@ class DockerSource:
 
     name = "source.docker"
 
-    def __init__(self, settings: Docker, host_root: str, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(
+        self, settings: Docker, host_root: str, clock: Clock, telemetry: Telemetry, resume_after_ns: int | None = None
+    ) -> None:
         self._settings, self._host_root = settings, host_root
         self._relist, self._timeout = seconds(settings.relist), seconds(settings.timeout)
         self._clock, self._telemetry = clock, telemetry
@@ -64,6 +66,11 @@ class DockerSource:
 
     def status(self) -> Status:
         return self._status
+
+    @property
+    def last_event_ns(self) -> int | None:
+        """Of the newest event."""
+        return self._known.last.time_ns if self._known.last else None
 
     def version(self) -> Version | None:
         """Of the daemon, as it said at the last connect; None before."""

@@ -67,6 +67,11 @@ class KmsgSource:
         """The number of the last record read: where to resume after. None while none was read."""
         return self._last_seq
 
+    @property
+    def settled_seq(self) -> int | None:
+        """Where to resume after so that no kill is missed."""
+        return self._last_seq
+
     def status(self) -> Status:
         return self._status
 

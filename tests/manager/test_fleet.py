@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec import UNSET
 
 from streamer.manager.container import LabelFilter
-from streamer.manager.fleet import HOLD_CREATED_NS, HOLD_DELETED_NS, HOLD_STARTUP_NS, OOM_GRACE_NS, SETTLE_NS, Fleet
+from streamer.manager.fleet import HOLD_CREATED_NS, HOLD_DELETED_NS, HOLD_STARTUP_NS, SETTLE_NS, Fleet
+from streamer.manager.kills import GRACE_NS as OOM_GRACE_NS
 from streamer.manager.narrator import Host, Now
 from streamer.model import messages as m
 from streamer.model import observations as o
@@ -256,7 +257,7 @@ def test_a_flood_of_kills_that_only_the_counter_saw_is_told_in_part_and_the_rest
     teller.hear(appeared("/job", 1))
     told = teller.hear(sampled("/job", 1, memory_oom_kills=1_000_000))
     (gap,) = [record for record in told if record.type == "control"]
-    assert (len(teller.records(m.OOM)), gap.gap_count, gap.gap_topic) == (100, 999_900, "container.oom")
+    assert (len(teller.records(m.OOM)), gap.gap_count, gap.component) == (100, 999_900, "source.kmsg")
 
 
 def test_a_kill_that_the_kernel_prints_and_counts_twice_is_told_once() -> None:

@@ -255,14 +255,23 @@ async def test_rejected_messages_are_declared() -> None:
         bench.publish(*(bench.speaker.oom("a") for _ in range(3)))
         await until(lambda: bench.said(Lost))
     assert bench.said(Lost) == [
-        Lost("sink.flaky", bench.clock.wall_ns(), "it will never take them: too large", 1, "2", "2", "container.oom")
+        Lost(
+            "sink.flaky",
+            bench.clock.wall_ns(),
+            "it will never take them: too large",
+            1,
+            "2",
+            "2",
+            "container.oom",
+            bench.speaker.epoch,
+        )
     ]
     assert bench.telemetry.value("streamer_sink_dropped_total", "flaky", "durable", "rejected") == 1
 
 
 async def test_an_overflow_is_declared_once_and_does_not_feed_itself() -> None:
     """10000 messages over the cap of a dead sink make a handful of gaps, though each gap is a message that overflows too."""
-    settings = OutboxSettings(durable_bytes=1_000_000, stats_bytes=1_000_000)
+    settings = OutboxSettings(memory_bytes=1_000_000)
     sink = FlakySink(connects=[Hang()])
     bench = Bench(sink, settings=settings)
     bench.feed_back = True

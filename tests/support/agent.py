@@ -17,7 +17,7 @@ import pytest
 
 
 class Agent:
-    """`streamer run` with stdout as its sink unless told otherwise; `lines` is everything it printed, parsed."""
+    """`streamer run` with stdout as its sink and no state directory unless told otherwise; `lines` is everything it printed, parsed."""
 
     def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None, command: tuple[str, ...] = ()) -> None:
         self.lines: list[dict[str, Any]] = []
@@ -26,7 +26,7 @@ class Agent:
         self.process = subprocess.Popen(
             [*command, sys.executable, "-m", "streamer", "run", *arguments],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **(environment or {})},
+            env={**os.environ, "STREAMER_STATE_DIR": "off", "PYTHONPATH": str(Path(__file__).parents[2]), **(environment or {})},
         )  # fmt: skip
         self._threads = [threading.Thread(target=self._read_lines), threading.Thread(target=self._read_errors)]
         for thread in self._threads:

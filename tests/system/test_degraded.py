@@ -78,7 +78,7 @@ def test_a_file_that_cannot_be_written_is_a_clear_error(arguments: list[str], wo
     """The path and what to do, not a traceback."""
     done = subprocess.run(
         [sys.executable, "-m", "streamer", "run", "--listen", "off", "--require-sinks", *arguments],
-        capture_output=True, text=True, check=False, timeout=60, env={**os.environ, **NOWHERE},
+        capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "STREAMER_STATE_DIR": "off", **NOWHERE},
     )  # fmt: skip
     assert done.returncode in (69, 78)
     assert all(word in done.stderr for word in words) and "Traceback" not in done.stderr

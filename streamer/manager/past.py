@@ -1,0 +1,42 @@
+"""What a run before this one left unseen or unsaid, as gaps. Pure.
+
+An agent that was not running saw nothing. What is there when it comes back, and what is not there any more, it tells
+from its inventory; what came and went meanwhile left no trace, and that is said.
+"""
+
+from __future__ import annotations
+
+from streamer.clock import rfc3339
+from streamer.model import observations as o
+from streamer.model.inventory import Past
+from streamer.model.messages import TOPICS
+
+
+def rebooted(past: Past, boot_id: str) -> bool:
+    """Whether the host was started anew since: no cgroup of then is there any more."""
+    return bool(past.boot_id) and past.boot_id != boot_id
+
+
+def unsaid(past: Past, boot_id: str, boot_time_ns: int, now_ns: int) -> list[o.Lost]:
+    """What is known to be missing when the run begins."""
+    lost: list[o.Lost] = []
+    if past.damaged:
+        reason = f"the state file was damaged ({past.damage}) and is kept as {past.damaged}: what it held is not known any more"
+        lost.append(o.Lost("state", now_ns, reason, last=rfc3339(now_ns)))
+        for topic in TOPICS if past.epoch else ():
+            if not topic.compacted:
+                why = "messages of the earlier run that no sink had acknowledged were in the damaged state file"
+                lost.append(o.Lost("state", now_ns, why, first="1", topic=topic.suffix, epoch=past.epoch))
+    if rebooted(past, boot_id):
+        reason = "the host was started anew: the kernel log of before, and the kills in it that were not told yet, are gone"
+        lost.append(o.Lost("source.kmsg", now_ns, reason, first=rfc3339(past.alive_ns), last=rfc3339(boot_time_ns or now_ns)))
+    return lost
+
+
+def unseen(past: Past, surveyed_ns: int) -> list[o.Lost]:
+    """The time from the last checkpoint to the end of the first look, when there was a run before."""
+    if not past.epoch and not past.damaged:
+        return []
+    reason = "the agent was not running: containers that came and went meanwhile were not seen"
+    first = rfc3339(past.alive_ns) if past.alive_ns else ""
+    return [o.Lost("agent", surveyed_ns, reason, first=first, last=rfc3339(surveyed_ns))]

@@ -1,0 +1,89 @@
+"""Who is there: the fleet's indexes over its containers, and what runtimes told of them. Pure; it decides nothing."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Final
+
+from streamer.manager.container import UNKNOWN, Container, Details
+
+REMEMBER_ENDED: Final = 1000
+REMEMBER_DETAILS: Final = 10_000
+
+
+class Roster:
+    """An incarnation is in `by_path` while its cgroup is there, in `open` until its `deleted` is said, then in `ended`."""
+
+    def __init__(self) -> None:
+        self.by_path: Final[dict[str, Container]] = {}
+        self.unsettled: Final[dict[str, Container]] = {}  # by incarnation: a deadline is running
+        self._by_id: Final[dict[str, list[Container]]] = {}
+        self._ended: Final[OrderedDict[str, Container]] = OrderedDict()  # by path, from the end of its cgroup on, the newest last
+        self._details: Final[OrderedDict[str, Details]] = OrderedDict()  # by container id, the newest last
+
+    def open(self, container_id: str) -> list[Container]:
+        """The incarnations of a container whose `deleted` is not said, the earliest first."""
+        return list(self._by_id.get(container_id, ()))
+
+    def everyone(self) -> Iterator[Container]:
+        """Every incarnation whose `deleted` is not said."""
+        for some in self._by_id.values():
+            yield from some
+
+    def incarnation(self, container_id: str, incarnation: str) -> Container | None:
+        """One of `open`."""
+        return next((c for c in self._by_id.get(container_id, ()) if c.incarnation == incarnation), None)
+
+    def enter(self, container: Container) -> None:
+        """Take in an incarnation whose `deleted` is to come."""
+        self._by_id.setdefault(container.owner.container_id, []).append(container)
+
+    def present(self, path: str, inode: int) -> Container | None:
+        """The incarnation whose cgroup is there, if it is this one."""
+        container = self.by_path.get(path)
+        return container if container is not None and container.inode == inode else None
+
+    def gone(self, container: Container) -> None:
+        """Its cgroup is no longer there."""
+        del self.by_path[container.path]
+        self._ended[container.path] = container
+        self._ended.move_to_end(container.path)
+        if len(self._ended) > REMEMBER_ENDED:
+            self._ended.popitem(last=False)
+
+    def leave(self, container: Container) -> bool:
+        """Its `deleted` is said; whether it was the last incarnation of its container."""
+        self.unsettled.pop(container.incarnation, None)
+        siblings = self._by_id[container.owner.container_id]
+        siblings.remove(container)
+        if not siblings:
+            del self._by_id[container.owner.container_id]
+        return not siblings
+
+    def nearest(self, path: str) -> Container | None:
+        """The incarnation at this path or the nearest one above; also one that has just ended."""
+        while path:
+            found = self.by_path.get(path) or self._ended.get(path)
+            if found is not None or path == "/":
+                return found
+            path = path[: path.rfind("/")] or "/"
+        return None
+
+    def details(self, container_id: str) -> Details:
+        """What runtimes told of a container."""
+        return self._details.get(container_id, UNKNOWN)
+
+    def remember(self, container_id: str, details: Details) -> Details:
+        """Keep what a runtime told; of very many the oldest that is not there is forgotten."""
+        self._details[container_id] = details
+        self._details.move_to_end(container_id)
+        if len(self._details) > REMEMBER_DETAILS:
+            oldest = next((known for known in self._details if known not in self._by_id), None)
+            if oldest is not None:
+                del self._details[oldest]
+        return details
+
+    def forget(self, container_id: str) -> None:
+        """The runtime has removed it."""
+        self._details.pop(container_id, None)

@@ -1,0 +1,182 @@
+"""The thread that owns the state file. What is asked of it at once is committed at once; answers come on the event loop.
+
+Everything goes through one queue, so that a read sees every write that was asked for before it, and callbacks come in
+the order of the requests. Whoever asks never waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from streamer.contracts import Clock
+from streamer.model.messages import Lane
+from streamer.model.wire import Entry
+from streamer.outbox.lock import StoreFailed
+from streamer.outbox.store import Committed, Store, Work
+
+_MS: Final = 1_000_000
+_MOST_WORKS: Final = 200  # in one transaction; what waits longer waits for the next
+DEAD_LETTERS: Final = "dead-letters.jsonl"
+_DEAD_LETTER_BYTES: Final = 64 << 20
+_CLOSE_SECONDS: Final = 10.0
+
+
+class Trouble(NamedTuple):
+    """Why the file cannot be used. `aside`: it was damaged, and is kept under this name; a new one is in its place."""
+
+    problem: str
+    aside: str = ""
+    damaged: bool = False
+
+
+Done = Callable[["Committed | Trouble"], None]
+Got = Callable[["tuple[list[Entry], int] | Trouble"], None]
+
+
+class _Write(NamedTuple):
+    work: Work
+    done: Done
+
+
+class _Read(NamedTuple):
+    lane: Lane
+    after: int
+    through: int
+    types: frozenset[str]
+    most_bytes: int
+    got: Got
+
+
+class _Letters(NamedTuple):
+    letters: Sequence[dict[str, Any]]
+    done: Callable[[str], None]
+
+
+class Journal:
+    """See above. `start` on the event loop; `close` at the end."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store, self._clock = store, clock
+        self._queue: queue.SimpleQueue[_Write | _Read | _Letters | None] = queue.SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
+        self.directory: Final[Path] = store.directory
+
+    def start(self) -> None:
+        """Begin; from now on answers come on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def write(self, work: Work, done: Done) -> None:
+        """Commit this; `done` hears how it went."""
+        self._queue.put(_Write(work, done))
+
+    def read(self, lane: Lane, after: int, through: int, types: frozenset[str], most_bytes: int, got: Got) -> None:
+        """Read what lies between two positions, about so many bytes of it: entries, and how far they go."""
+        self._queue.put(_Read(lane, after, through, types, most_bytes, got))
+
+    def dead_letters(self, letters: Sequence[dict[str, Any]], done: Callable[[str], None]) -> None:
+        """Keep what a peer will never take, one JSON line each; `done` hears why not, or ""."""
+        self._queue.put(_Letters(letters, done))
+
+    async def close(self) -> None:
+        """Finish what was asked for, and let go of the file."""
+        self._queue.put(None)
+        ended = asyncio.get_running_loop().run_in_executor(None, self._thread.join, _CLOSE_SECONDS)
+        await ended
+
+    # in the thread
+
+    def _work(self) -> None:
+        while (first := self._queue.get()) is not None:
+            requests, ending = [first], False
+            with contextlib.suppress(queue.Empty):
+                while len(requests) < _MOST_WORKS:
+                    more = self._queue.get_nowait()
+                    if more is None:
+                        ending = True
+                        break
+                    requests.append(more)
+            answers: list[Callable[[], None]] = []
+            writes: list[_Write] = []
+            for request in requests:
+                if isinstance(request, _Write):
+                    writes.append(request)
+                    continue
+                self._commit(writes, answers)
+                writes = []
+                answers.append(self._read(request) if isinstance(request, _Read) else self._keep(request))
+            self._commit(writes, answers)
+            self._answer(answers)
+            if ending:
+                break
+        self._store.close()
+
+    def _answer(self, answers: list[Callable[[], None]]) -> None:
+        def deliver() -> None:
+            for answer in answers:
+                answer()
+
+        assert self._loop is not None  # noqa: S101  `start` set it before the thread
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(deliver)
+
+    def _commit(self, writes: list[_Write], answers: list[Callable[[], None]]) -> None:
+        if not writes:
+            return
+        answer: Committed | Trouble
+        try:
+            answer = self._store.commit([write.work for write in writes], self._clock.wall_ns() // _MS)
+        except StoreFailed as failed:
+            answer = self._trouble(failed)
+        for index, write in enumerate(writes):
+            # what was dropped, or that a file was put aside, is told once
+            one = (
+                answer
+                if index == 0
+                else Committed({}, answer.bytes)
+                if isinstance(answer, Committed)
+                else answer._replace(aside="")
+            )
+            answers.append(partial(write.done, one))
+
+    def _read(self, request: _Read) -> Callable[[], None]:
+        answer: tuple[list[Entry], int] | Trouble
+        try:
+            answer = self._store.read(request.lane, request.after, request.through, request.types, request.most_bytes)
+        except StoreFailed as failed:
+            answer = self._trouble(failed)
+        return lambda: request.got(answer)
+
+    def _trouble(self, failed: StoreFailed) -> Trouble:
+        """A damaged file is put aside at once, so that the next request finds one that works."""
+        aside = ""
+        problem = failed.problem
+        if failed.damaged:
+            try:
+                aside = self._store.set_aside(self._clock.wall_ns() // _MS)
+            except StoreFailed as again:
+                problem = f"{problem}; and it could not be replaced: {again.problem}"
+        return Trouble(problem, aside, failed.damaged)
+
+    def _keep(self, request: _Letters) -> Callable[[], None]:
+        problem = ""
+        path = self.directory / DEAD_LETTERS
+        try:
+            if path.exists() and path.stat().st_size > _DEAD_LETTER_BYTES:
+                path.replace(path.with_suffix(".old.jsonl"))
+            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            with open(fd, "ab") as file:
+                file.write(b"".join(json.dumps(letter).encode() + b"\n" for letter in request.letters))
+        except OSError as error:
+            problem = f"{path}: {error.strerror or error}"
+        return lambda: request.done(problem)

@@ -1,0 +1,127 @@
+"""The state directory at the start: which one, whether it is ours, what the run before left in it.
+
+A directory that cannot be used is no reason to stop: the agent runs without, and says so. Only one that another agent
+uses is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from streamer.config import Outbox as OutboxSettings
+from streamer.config import seconds
+from streamer.model.inventory import Past
+from streamer.model.messages import STATS
+from streamer.model.observations import Lost
+from streamer.outbox.lock import DirectoryLock, StoreFailed
+from streamer.outbox.store import Cursor, Limits, Store
+
+log = logging.getLogger(__name__)
+
+OFF: Final = "off"
+_MS: Final = 1_000_000
+REMEDY: Final = "make it writable and restart; or --state-dir DIR for another one, --state-dir off to keep nothing on disk"
+
+
+class State(NamedTuple):
+    """What was found. `store` None: nothing is kept; `trouble`: because of this."""
+
+    lock: DirectoryLock | None = None
+    store: Store | None = None
+    past: Past = Past()
+    trouble: str = ""
+
+    @property
+    def epoch_before(self) -> int:
+        """The newest epoch known to have been used, 0 for none."""
+        return max(self.past.epoch, self.lock.epoch_before if self.lock is not None else 0)
+
+
+def directory(state_dir: str, environ: Mapping[str, str], *, root: bool) -> Path | None:
+    """Where state is kept: as configured; else systemd's StateDirectory; else root's, or the user's own. None: nowhere."""
+    if state_dir == OFF:
+        return None
+    if state_dir:
+        return Path(state_dir)
+    if given := environ.get("STATE_DIRECTORY", "").partition(":")[0]:
+        return Path(given)
+    if root:
+        return Path("/var/lib/streamer")
+    base = environ.get("XDG_STATE_HOME") or os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local/state")
+    return Path(base, "streamer")
+
+
+def open_state(where: Path | None, settings: OutboxSettings, now_ms: int) -> State:
+    """Lock the directory, open the file in it, read what was left; a damaged file is put aside and a new one begun.
+
+    Raises:
+        ConfigError: another agent uses the directory.
+    """
+    if where is None:
+        return State()
+    try:
+        lock = DirectoryLock(where)
+    except StoreFailed as failed:
+        return State(trouble=failed.problem)
+    store = Store(where, limits(settings), synchronous=settings.sync)
+    try:
+        past = _past(store, lock, now_ms)
+    except StoreFailed as failed:
+        store.close()
+        return State(lock, trouble=failed.problem)
+    return State(lock, store, past)
+
+
+def _past(store: Store, lock: DirectoryLock, now_ms: int) -> Past:
+    try:
+        store.open()
+        past = store.past()
+        store.cursors()
+    except StoreFailed as failed:
+        if not failed.damaged:
+            raise
+        kept = store.set_aside(now_ms)
+        log.error(  # noqa: TRY400  the reason is in the text
+            "%s; it is kept as %s and a new one is begun",
+            failed.problem,
+            kept,
+        )
+        return Past(epoch=lock.epoch_before, damaged=kept, damage=failed.problem)
+    if lock.epoch_before and not past.epoch:
+        return Past(epoch=lock.epoch_before, damaged="(nothing)", damage="it was there and is empty or gone")
+    return past
+
+
+def limits(settings: OutboxSettings) -> Limits:
+    """The caps as the store wants them."""
+    return Limits(
+        settings.durable_bytes,
+        settings.stats_bytes,
+        int(seconds(settings.durable_age) * 1000),
+        int(seconds(settings.stats_age) * 1000),
+    )
+
+
+def lost_samples(past: Past, cursors: Iterable[Cursor], spilled: Sequence[tuple[int, int]], now_ns: int) -> list[Lost]:
+    """The samples of a run that was killed which it held in memory alone, by sink. Pure.
+
+    How far a sink had come is known as of the last commit, so the ranges begin a little early: some of it did arrive.
+    spilled  ranges of `seq` of that run that are on disk, in order; they will be sent
+    """
+    if past.clean or not past.epoch:
+        return []
+    reason = "the agent was killed: samples that it held in memory and this sink had not acknowledged"
+    lost: list[Lost] = []
+    for cursor in cursors:
+        component = f"sink.{cursor.name}"
+        first = cursor.stats.seq + 1 if cursor.stats.epoch == past.epoch else 1
+        for begin, end in spilled:
+            if begin > first:
+                lost.append(Lost(component, now_ns, reason, None, str(first), str(begin - 1), STATS.suffix, past.epoch))
+            first = max(first, end + 1)
+        lost.append(Lost(component, now_ns, reason, None, str(first), "", STATS.suffix, past.epoch))
+    return lost

@@ -1,0 +1,423 @@
+"""The state file: what waits for the sinks, and what survives a restart, in one SQLite database. Synchronous; one thread.
+
+    durable     a row per message, until every sink has acknowledged it
+    stats       a row per block of samples, zstd; only while a sink lags
+    cursors     how far each sink has come
+    inventory   a row per container that is alive
+    facts       the rest of the last checkpoint, by name
+
+`sqlite3 -readonly state.db 'SELECT topic, id FROM durable'` shows what waits. The log mode is WAL: a crash of the
+process loses nothing that was committed. With `synchronous = NORMAL` a power failure can take the commits since the last
+checkpoint of the log (at most some MB of it); FULL syncs each commit. https://www.sqlite.org/wal.html
+
+What the disk was too small or too old for is handed back by `commit`, so that it can be declared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from streamer.model.inventory import Checkpoint, Kept, Past
+from streamer.model.messages import TOPICS, Lane
+from streamer.model.wire import Entry, pack
+from streamer.outbox.block import blocks, deflate, entries_of, inflate
+from streamer.outbox.lane import Head, Mark, Stretch
+from streamer.outbox.lock import MODE, StoreFailed
+
+FILE: Final = "state.db"
+FORMAT: Final = 1
+_CHECK_BYTES: Final = 64 << 20  # a larger file is not read through at the start; what is damaged shows when it is read
+_AGE_EVERY_MS: Final = 60_000
+
+_TABLES: Final = """
+CREATE TABLE durable (
+  position INTEGER PRIMARY KEY, topic TEXT NOT NULL, id TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
+  time_ms INTEGER NOT NULL, size INTEGER NOT NULL, entry BLOB NOT NULL
+);
+CREATE TABLE stats (
+  block_id INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL, epoch INTEGER NOT NULL, first_seq INTEGER NOT NULL,
+  last_seq INTEGER NOT NULL, messages INTEGER NOT NULL, time_ms INTEGER NOT NULL, raw_bytes INTEGER NOT NULL,
+  bytes INTEGER NOT NULL, block BLOB NOT NULL
+);
+CREATE INDEX stats_by_first ON stats (first);
+CREATE TABLE cursors (
+  sink TEXT PRIMARY KEY, name TEXT NOT NULL, durable INTEGER NOT NULL, stats INTEGER NOT NULL, stats_epoch INTEGER NOT NULL,
+  stats_seq INTEGER NOT NULL
+);
+CREATE TABLE inventory (incarnation TEXT PRIMARY KEY, kept TEXT NOT NULL);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value);
+"""
+
+_OLDEST: Final[dict[Lane, str]] = {
+    "durable": "SELECT position, size, time_ms FROM durable ORDER BY position",
+    "stats": "SELECT block_id, bytes, time_ms FROM stats ORDER BY first",
+}
+_DELETE: Final[dict[Lane, str]] = {
+    "durable": "DELETE FROM durable WHERE position = ?",
+    "stats": "DELETE FROM stats WHERE block_id = ?",
+}
+
+_TOPIC: Final = {topic.short: topic for topic in TOPICS}
+_kept_decoder: Final = msgspec.json.Decoder(Kept)
+_kept_encoder: Final = msgspec.json.Encoder()
+
+
+class Cursor(NamedTuple):
+    """How far a sink has come. `sink`: what it is known by; `name`: what it is called in messages."""
+
+    sink: str
+    name: str
+    durable: int = 0
+    stats: Mark = Mark()
+
+
+class Limits(NamedTuple):
+    """What each lane may take on disk: bytes as stored, and age of the oldest."""
+
+    durable_bytes: int
+    stats_bytes: int
+    durable_age_ms: int
+    stats_age_ms: int
+
+
+class Work(NamedTuple):
+    """One thing to commit. `cursors` are all sinks there are; None: they have not moved."""
+
+    durable: Sequence[Entry] = ()
+    stats: Sequence[Entry] = ()
+    checkpoint: Checkpoint | None = None
+    cursors: Sequence[Cursor] | None = None
+    clean: bool = False
+
+
+class Committed(NamedTuple):
+    """What a commit had to drop, by lane, and what is on disk now."""
+
+    dropped: dict[Lane, list[Head]]
+    bytes: dict[Lane, int]
+
+
+class Left(NamedTuple):
+    """What a lane holds for a sink at the start."""
+
+    stretches: list[Stretch]
+    bytes: int
+    after: int
+    through: int
+
+
+class Store:
+    """See above. Every method may raise `StoreFailed`."""
+
+    def __init__(self, directory: Path, limits: Limits, *, synchronous: Literal["normal", "full"] = "normal") -> None:
+        self.directory, self._limits, self._synchronous = directory, limits, synchronous
+        self._path = directory / FILE
+        self._db: sqlite3.Connection | None = None
+        self._bytes: dict[Lane, int] = {"durable": 0, "stats": 0}
+        self._age_checked_ms = 0
+        self._last = (0, 0)  # the highest position and order time written
+
+    # life
+
+    def open(self, *, check: bool = True) -> None:
+        """Open the file, or make it."""
+        new = not self._path.exists() or self._path.stat().st_size == 0
+        with self._errors():
+            db = self._db = sqlite3.connect(self._path, timeout=5, isolation_level=None, check_same_thread=False)
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+                raise StoreFailed(f"{self._path}: this file system does not offer what SQLite's write-ahead log needs")
+            db.execute(f"PRAGMA synchronous = {self._synchronous.upper()}")
+            db.execute("PRAGMA journal_size_limit = 16777216")
+            if new:
+                db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {FORMAT}; COMMIT")
+            found = db.execute("PRAGMA user_version").fetchone()[0]
+            if found != FORMAT:
+                raise StoreFailed(f"{self._path} has format {found}, this version reads {FORMAT}", damaged=True)
+            if check and self._path.stat().st_size <= _CHECK_BYTES:
+                (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+                if verdict != "ok":
+                    raise StoreFailed(f"{self._path}: {verdict}", damaged=True)
+            self._bytes["durable"] = db.execute("SELECT coalesce(sum(size), 0) FROM durable").fetchone()[0]
+            self._bytes["stats"] = db.execute("SELECT coalesce(sum(bytes), 0) FROM stats").fetchone()[0]
+            facts = dict(db.execute("SELECT name, value FROM facts WHERE name IN ('position', 'order_ms')"))
+        self._last = facts.get("position", 0), facts.get("order_ms", 0)
+        with contextlib.suppress(OSError):
+            self._path.chmod(MODE)
+
+    def close(self) -> None:
+        """Let go of the file; never raises."""
+        db, self._db = self._db, None
+        if db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                db.close()
+
+    def set_aside(self, now_ms: int) -> str:
+        """Rename a damaged file and begin a new one; returns the name under which the old one is kept."""
+        self.close()
+        kept = self._path.with_name(f"{FILE}.damaged-{now_ms}")
+        with self._errors():
+            self._path.rename(kept)
+            for suffix in ("-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    self._path.with_name(FILE + suffix).rename(kept.with_name(kept.name + suffix))
+        self.open()
+        return str(kept)
+
+    # the past
+
+    def past(self) -> Past:
+        """What the run before left."""
+        with self._errors():
+            facts = dict(self._live().execute("SELECT name, value FROM facts"))
+            kept = self._live().execute("SELECT kept FROM inventory ORDER BY rowid").fetchall()
+        try:
+            inventory = tuple(_kept_decoder.decode(text) for (text,) in kept)
+        except msgspec.MsgspecError as error:
+            raise StoreFailed(f"{self._path}: the inventory cannot be read: {error}", damaged=True) from error
+        return Past(
+            epoch=facts.get("epoch", 0),
+            boot_id=facts.get("boot_id", ""),
+            alive_ns=facts.get("alive_ns", 0),
+            clean=bool(facts.get("clean", 0)),
+            kmsg_seq=facts.get("kmsg_seq"),
+            docker_ns=facts.get("docker_ns"),
+            inventory=inventory,
+        )
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """The highest position, and the order time, that were ever written down."""
+        return self._last
+
+    def cursors(self) -> dict[str, Cursor]:
+        """Every sink that was configured in the run before, by what it is known by."""
+        with self._errors():
+            rows = self._live().execute("SELECT sink, name, durable, stats, stats_epoch, stats_seq FROM cursors").fetchall()
+        return {sink: Cursor(sink, name, durable, Mark(*stats)) for sink, name, durable, *stats in rows}
+
+    def left(self, cursor: Cursor, types: frozenset[str]) -> dict[Lane, Left]:
+        """What waits on disk for a sink that has come so far and wants these topics (short names)."""
+        with self._errors():
+            wanted = self._wanted(types)
+            durable = (
+                self._live()
+                .execute(
+                    "SELECT topic, epoch, min(seq), max(seq), count(*), sum(size), max(position) FROM durable"  # noqa: S608  names of ours
+                    f" WHERE position > ? AND topic IN ({wanted}) GROUP BY topic, epoch",
+                    (cursor.durable,),
+                )
+                .fetchall()
+            )
+            blocks = (
+                self._live()
+                .execute("SELECT block_id, last FROM stats WHERE last > ? ORDER BY first", (cursor.stats.position,))
+                .fetchall()
+            )
+            # what was written again after a failure stands in two blocks
+            heads = {head.position: head for key, _ in blocks for head in self._heads(key) if head.position > cursor.stats.position}
+        found: dict[Lane, Left] = {
+            "durable": Left(
+                [Stretch(_TOPIC[short], *rest) for short, *rest, _, _ in durable],
+                sum(row[5] for row in durable), cursor.durable, max((row[6] for row in durable), default=cursor.durable),
+            )
+        }  # fmt: skip
+        stretches: dict[int, Stretch] = {}
+        for head in heads.values() if "stats" in types else ():
+            known = stretches.setdefault(head.epoch, Stretch(head.topic, head.epoch, head.seq, head.seq, 0))
+            known.last_seq, known.count = max(known.last_seq, head.seq), known.count + 1
+        size = sum(head.size for head in heads.values()) if stretches else 0
+        through = max((last for _, last in blocks), default=0) if stretches else cursor.stats.position
+        found["stats"] = Left(list(stretches.values()), size, cursor.stats.position, through)
+        return found
+
+    def spilled(self, epoch: int) -> list[tuple[int, int]]:
+        """The ranges of stats numbers of an epoch that are on disk, in order."""
+        with self._errors():
+            return (
+                self._live()
+                .execute("SELECT first_seq, last_seq FROM stats WHERE epoch = ? ORDER BY first_seq", (epoch,))
+                .fetchall()
+            )
+
+    # writing
+
+    def commit(self, works: Sequence[Work], now_ms: int) -> Committed:
+        """Write all of it in one transaction, or nothing."""
+        db = self._live()
+        sizes = dict(self._bytes)
+        dropped: dict[Lane, list[Head]] = {"durable": [], "stats": []}
+        with self._errors():
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                for work in works:
+                    self._write(work)
+                cursors = next((work.cursors for work in reversed(works) if work.cursors is not None), None)
+                if cursors is not None:
+                    self._move(cursors)
+                for lane in dropped:
+                    dropped[lane] = self._trim(lane, now_ms)
+                if now_ms - self._age_checked_ms >= _AGE_EVERY_MS:
+                    self._age_checked_ms = now_ms
+                    db.execute("PRAGMA incremental_vacuum(1000)").fetchall()
+                db.execute("COMMIT")
+            except BaseException:
+                self._bytes.update(sizes)
+                with contextlib.suppress(sqlite3.Error):
+                    db.execute("ROLLBACK")
+                raise
+        return Committed(dropped, dict(self._bytes))
+
+    def _write(self, work: Work) -> None:
+        db = self._live()
+        if work.durable:
+            rows = [(e.position, e.topic.short, e.id or e.key, e.epoch, e.seq, e.time_ms, e.size, pack([e])) for e in work.durable]
+            before = db.total_changes
+            db.executemany("INSERT OR IGNORE INTO durable VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._bytes["durable"] += sum(row[6] for row in rows) if db.total_changes - before == len(rows) else 0
+            if db.total_changes - before != len(rows):  # some were there already: after a failure all that is open is written again
+                self._bytes["durable"] = db.execute("SELECT coalesce(sum(size), 0) FROM durable").fetchone()[0]
+        for block in blocks(work.stats):
+            self._write_block(block)
+        newest = [entries[-1] for entries in (work.durable, work.stats) if entries]
+        if newest:
+            self._last = max(self._last[0], *(e.position for e in newest)), max(self._last[1], *(e.order_ms for e in newest))
+            self._say(position=self._last[0], order_ms=self._last[1])
+        if work.checkpoint is not None:
+            self._check_in(work.checkpoint)
+        self._say(clean=int(work.clean))
+
+    def _write_block(self, block: Sequence[Entry]) -> None:
+        first, last = block[0], block[-1]
+        packed = deflate(block)
+        self._live().execute(
+            "INSERT INTO stats VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                first.position, last.position, first.epoch, first.seq, last.seq, len(block), first.time_ms,
+                sum(e.size for e in block), len(packed), packed,
+            ),
+        )  # fmt: skip
+        self._bytes["stats"] += len(packed)
+
+    def _check_in(self, point: Checkpoint) -> None:
+        db = self._live()
+        if point.whole:
+            db.execute("DELETE FROM inventory")
+        gone = [(incarnation,) for incarnation, kept in point.kept.items() if kept is None]
+        there = [(kept.incarnation, _kept_encoder.encode(kept).decode()) for kept in point.kept.values() if kept is not None]
+        db.executemany("DELETE FROM inventory WHERE incarnation = ?", gone)
+        db.executemany("INSERT OR REPLACE INTO inventory VALUES (?, ?)", there)
+        self._say(
+            epoch=point.epoch, boot_id=point.boot_id, alive_ns=point.wall_ns, kmsg_seq=point.kmsg_seq, docker_ns=point.docker_ns
+        )
+
+    def _say(self, **facts: Any) -> None:
+        self._live().executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", list(facts.items()))
+
+    def _move(self, cursors: Sequence[Cursor]) -> None:
+        """Write the cursors down and delete what every sink has."""
+        db = self._live()
+        db.execute("DELETE FROM cursors")
+        db.executemany("INSERT INTO cursors VALUES (?, ?, ?, ?, ?, ?)", [(c.sink, c.name, c.durable, *c.stats) for c in cursors])
+        if not cursors:
+            return
+        durable, stats = min(c.durable for c in cursors), min(c.stats.position for c in cursors)
+        gone = db.execute("DELETE FROM durable WHERE position <= ? RETURNING size", (durable,)).fetchall()
+        self._bytes["durable"] -= sum(size for (size,) in gone)
+        blocks = db.execute("DELETE FROM stats WHERE last <= ? RETURNING bytes", (stats,)).fetchall()
+        self._bytes["stats"] -= sum(size for (size,) in blocks)
+
+    def _trim(self, lane: Lane, now_ms: int) -> list[Head]:
+        """Drop the oldest of a lane that is too large or too old."""
+        limits = self._limits
+        most, age = (
+            (limits.durable_bytes, limits.durable_age_ms) if lane == "durable" else (limits.stats_bytes, limits.stats_age_ms)
+        )
+        check_age = now_ms - self._age_checked_ms >= _AGE_EVERY_MS
+        if self._bytes[lane] <= most and not check_age:
+            return []
+        rows = self._live().execute(_OLDEST[lane])
+        gone: list[tuple[int]] = []
+        heads: list[Head] = []
+        for key, stored, time_ms in rows:
+            if self._bytes[lane] <= most and time_ms >= now_ms - age:
+                break
+            heads += self._heads(key) if lane == "stats" else self._durable_head(key)
+            self._bytes[lane] -= stored
+            gone.append((key,))
+        rows.close()
+        self._live().executemany(_DELETE[lane], gone)
+        return heads
+
+    # reading
+
+    def read(self, lane: Lane, after: int, through: int, types: frozenset[str], most_bytes: int) -> tuple[list[Entry], int]:
+        """The oldest entries with positions in (after, through], about `most_bytes` of them, and how far that goes."""
+        if lane == "stats":
+            return self._read_blocks(after, through, most_bytes)
+        entries: list[Entry] = []
+        size = 0
+        with self._errors():
+            rows = self._live().execute(
+                "SELECT entry FROM durable WHERE position > ? AND position <= ?"  # noqa: S608  names of ours
+                f" AND topic IN ({self._wanted(types)}) ORDER BY position",
+                (after, through),
+            )
+            for (blob,) in rows:
+                entries += entries_of(blob)
+                size += entries[-1].size
+                if size >= most_bytes:
+                    return entries, entries[-1].position
+        return entries, through
+
+    def _read_blocks(self, after: int, through: int, most_bytes: int) -> tuple[list[Entry], int]:
+        entries: list[Entry] = []
+        size = 0
+        with self._errors():
+            blocks = self._live().execute("SELECT block FROM stats WHERE last > ? AND first <= ? ORDER BY first", (after, through))
+            for (blob,) in blocks:
+                some = [e for e in inflate(blob) if after < e.position <= through]
+                if some:
+                    after = some[-1].position
+                    entries += some
+                    size += sum(e.size for e in some)
+                if size >= most_bytes:
+                    return entries, after
+        return entries, through
+
+    def _durable_head(self, position: int) -> list[Head]:
+        row = (
+            self._live().execute("SELECT position, topic, epoch, seq, size FROM durable WHERE position = ?", (position,)).fetchone()
+        )
+        return [Head(row[0], _TOPIC[row[1]], *row[2:])]
+
+    def _heads(self, block_id: int) -> list[Head]:
+        (blob,) = self._live().execute("SELECT block FROM stats WHERE block_id = ?", (block_id,)).fetchone()
+        entries = inflate(blob)
+        return [Head(e.position, e.topic, e.epoch, e.seq, e.size) for e in entries]
+
+    def _wanted(self, types: Iterable[str]) -> str:
+        return ", ".join(f"'{short}'" for short in sorted(types) if short in _TOPIC)
+
+    def _live(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise StoreFailed(f"{self._path} is not open")
+        return self._db
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """What SQLite and the file system raise, as one of ours."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:  # disk full, read-only, I/O error, locked: it may pass
+            raise StoreFailed(f"{self._path}: {error}") from error
+        except (sqlite3.Error, ValueError) as error:
+            raise StoreFailed(f"{self._path}: {error}", damaged=True) from error
+        except OSError as error:
+            raise StoreFailed(f"{self._path}: {error.strerror or error}") from error
