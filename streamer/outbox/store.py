@@ -38,11 +38,11 @@ _AGE_EVERY_MS: Final = 60_000
 _TABLES: Final = """
 CREATE TABLE durable (
   position INTEGER PRIMARY KEY, topic TEXT NOT NULL, id TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
-  time_ms INTEGER NOT NULL, size INTEGER NOT NULL, entry BLOB NOT NULL
+  order_ms INTEGER NOT NULL, size INTEGER NOT NULL, entry BLOB NOT NULL
 );
 CREATE TABLE stats (
   block_id INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL, epoch INTEGER NOT NULL, first_seq INTEGER NOT NULL,
-  last_seq INTEGER NOT NULL, messages INTEGER NOT NULL, time_ms INTEGER NOT NULL, raw_bytes INTEGER NOT NULL,
+  last_seq INTEGER NOT NULL, messages INTEGER NOT NULL, order_ms INTEGER NOT NULL, raw_bytes INTEGER NOT NULL,
   bytes INTEGER NOT NULL, block BLOB NOT NULL
 );
 CREATE INDEX stats_by_first ON stats (first);
@@ -55,8 +55,8 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value);
 """
 
 _OLDEST: Final[dict[Lane, str]] = {
-    "durable": "SELECT position, size, time_ms FROM durable ORDER BY position",
-    "stats": "SELECT block_id, bytes, time_ms FROM stats ORDER BY first",
+    "durable": "SELECT position, size, order_ms FROM durable ORDER BY position",
+    "stats": "SELECT block_id, bytes, order_ms FROM stats ORDER BY first",
 }
 _DELETE: Final[dict[Lane, str]] = {
     "durable": "DELETE FROM durable WHERE position = ?",
@@ -277,7 +277,7 @@ class Store:
     def _write(self, work: Work) -> None:
         db = self._live()
         if work.durable:
-            rows = [(e.position, e.topic.short, e.id or e.key, e.epoch, e.seq, e.time_ms, e.size, pack([e])) for e in work.durable]
+            rows = [(e.position, e.topic.short, e.id or e.key, e.epoch, e.seq, e.order_ms, e.size, pack([e])) for e in work.durable]
             before = db.total_changes
             db.executemany("INSERT OR IGNORE INTO durable VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             self._bytes["durable"] += sum(row[6] for row in rows) if db.total_changes - before == len(rows) else 0
@@ -299,7 +299,7 @@ class Store:
         self._live().execute(
             "INSERT INTO stats VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                first.position, last.position, first.epoch, first.seq, last.seq, len(block), first.time_ms,
+                first.position, last.position, first.epoch, first.seq, last.seq, len(block), first.order_ms,
                 sum(e.size for e in block), len(packed), packed,
             ),
         )  # fmt: skip
@@ -345,8 +345,8 @@ class Store:
         rows = self._live().execute(_OLDEST[lane])
         gone: list[tuple[int]] = []
         heads: list[Head] = []
-        for key, stored, time_ms in rows:
-            if self._bytes[lane] <= most and time_ms >= now_ms - age:
+        for key, stored, order_ms in rows:
+            if self._bytes[lane] <= most and order_ms >= now_ms - age:
                 break
             heads += self._heads(key) if lane == "stats" else self._durable_head(key)
             self._bytes[lane] -= stored
