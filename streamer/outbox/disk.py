@@ -30,6 +30,8 @@ from streamer.telemetry import Telemetry
 
 COMPONENT: Final = "state"
 FLUSH_SECONDS: Final = 1.0  # how long an acknowledged message may stay on disk when nothing else is written
+STALL_SECONDS: Final = 2.0  # what a disk has not taken by then is offered without it
+CLOSE_SECONDS: Final = 10.0
 REMEDY: Final = "make room, or writable, in state_dir; until then what waits is in memory, and a crash of the agent loses it"
 
 
@@ -40,6 +42,7 @@ class _Batch(Struct, eq=False):
     stats_stored: bool
     done: bool = False
     failed: bool = False
+    since: float = 0.0  # seconds on the event loop's clock: the write was asked for
 
 
 class Disk:
@@ -67,6 +70,7 @@ class Disk:
         self._moved = True  # cursors, since they were written last; the first write says from where a sink begins
         self._flush: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
         self._failures = 0
         self._trying = False
         self._status = Status(COMPONENT, "ok", since_ms=clock.wall_ns() // 1_000_000)
@@ -87,7 +91,7 @@ class Disk:
         """Write what has to be written and offer all of it to the sinks, in order."""
         lag = [d for d in self._deliveries if d.backlog.lane("stats").lags] if self.works or self._trying else []
         spills = bool(lag) and any(entry.topic.lane == "stats" for entry in entries)
-        batch = _Batch(entries, spills)
+        batch = _Batch(entries, spills, since=asyncio.get_running_loop().time())
         self._batches.append(batch)
         durable = [entry for entry in entries if entry.topic.lane == "durable"]
         if not (durable or spills or checkpoint) or not (self.works or self._trying):
@@ -97,6 +101,8 @@ class Disk:
         stats = [*self._not_stored_yet(lag), *(entry for entry in entries if entry.topic.lane == "stats")] if spills else []
         if stats:
             self._asked_stats = max(self._asked_stats, stats[-1].position)
+        if self._stall is None:
+            self._stall = asyncio.get_running_loop().call_later(STALL_SECONDS, self._look_for_a_stall)
         self._journal.write(
             Work(durable, stats, checkpoint, self._cursors() if self._moved else None),
             lambda answer: self._written(batch, stats, answer),
@@ -132,19 +138,29 @@ class Disk:
 
     async def close(self) -> bool:
         """Write down everything that is still in memory and let go of the file; whether nothing is lost by ending now."""
-        for timer in (self._flush, self._retry):
+        for timer in (self._flush, self._retry, self._stall):
             if timer is not None:
                 timer.cancel()
         closed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         work = self._everything(clean=True)
-        self._journal.write(work, lambda answer: closed.set_result(isinstance(answer, Committed)))
-        await closed
+
+        def ended(answer: Committed | Trouble) -> None:
+            if not closed.done():
+                closed.set_result(isinstance(answer, Committed))
+
+        self._journal.write(work, ended)
+        await asyncio.wait({closed}, timeout=CLOSE_SECONDS)
+        kept = closed.done() and closed.result()
+        closed.cancel()
         await self._journal.close()
-        return closed.result()
+        return kept
 
     # answers
 
     def _written(self, batch: _Batch, stats: Sequence[Entry], answer: Committed | Trouble) -> None:
+        if batch.done:  # given up, and offered without
+            self._late(answer)
+            return
         batch.done = True
         if isinstance(answer, Committed):
             self._account(answer)
@@ -207,7 +223,7 @@ class Disk:
 
     # trouble
 
-    def _in_trouble(self, trouble: Trouble) -> None:
+    def _in_trouble(self, trouble: Trouble, *, retry: bool = True) -> None:
         now_ns = self._clock.wall_ns()
         if trouble.aside:
             self._begin_anew(trouble, now_ns)
@@ -217,10 +233,32 @@ class Disk:
             self._status = Status(COMPONENT, "degraded", trouble.problem, REMEDY, now_ns // 1_000_000)
             self._emit(Degraded(COMPONENT, now_ns, trouble.problem, REMEDY))
         self._telemetry.set("streamer_state_up", 0)
-        if self._retry is None:
+        if retry and self._retry is None:
             self._failures += 1
             pause = 0.0 if trouble.aside else delay_seconds(self._failures + 3, 0.5)
             self._retry = asyncio.get_running_loop().call_later(pause, self._try_again)
+
+    def _look_for_a_stall(self) -> None:
+        """A disk that hangs must not hold up the sinks: what waits for it too long is offered without."""
+        self._stall = None
+        waiting = [batch for batch in self._batches if not batch.done]
+        if not waiting:
+            return
+        loop = asyncio.get_running_loop()
+        if (due := waiting[0].since + STALL_SECONDS) > loop.time():
+            self._stall = loop.call_at(due, self._look_for_a_stall)
+            return
+        for batch in waiting:
+            batch.done = batch.failed = True
+        self._offer_ready()
+        self._in_trouble(Trouble(f"a write has not ended within {STALL_SECONDS:g} s"), retry=False)  # its end will be heard of
+
+    def _late(self, answer: Committed | Trouble) -> None:
+        """The end of a write that was given up."""
+        if isinstance(answer, Trouble):
+            self._in_trouble(answer)
+        elif not self.works and not self._trying and self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(0, self._try_again)
 
     def _begin_anew(self, trouble: Trouble, now_ns: int) -> None:
         reason = f"the state file was damaged ({trouble.problem}) and is kept as {trouble.aside}; a new one was begun"
@@ -234,7 +272,7 @@ class Disk:
         """Write all that should be on disk; what is published from now on queues behind it, and fails or goes with it."""
         self._retry = None
         self._trying = True
-        batch = _Batch((), stats_stored=False)
+        batch = _Batch((), stats_stored=False, since=asyncio.get_running_loop().time())
         self._batches.append(batch)
         work = self._everything(clean=False)
         if work.stats:
