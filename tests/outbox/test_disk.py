@@ -311,7 +311,9 @@ async def test_the_caps_hold_and_what_goes_is_declared(tmp_path: Path) -> None:
             run.publish(*(run.speaker.stats(f"{turn}-{n}", name=os.urandom(250).hex()) for n in range(50)))
             await asyncio.sleep(0)
         await until(lambda: run.said(Lost))
-        await until(lambda: run.outbox.left()["kafka"] + sum(one.count or 0 for one in run.said(Lost) if isinstance(one, Lost)) == 20_001)
+        await until(
+            lambda: run.outbox.left()["kafka"] + sum(one.count or 0 for one in run.said(Lost) if isinstance(one, Lost)) == 20_001
+        )
     lost = [one for one in run.said(Lost) if isinstance(one, Lost)]
     assert {(one.component, one.topic) for one in lost} == {("sink.kafka", "container.stats")}
     assert all("full" in one.reason for one in lost)
@@ -326,7 +328,12 @@ async def test_what_a_peer_refuses_for_good_is_kept_where_people_can_look(tmp_pa
         entries = run.publish(*(run.speaker.oom(str(n)) for n in range(3)))
         await until(lambda: (tmp_path / DEAD_LETTERS).exists() and run.said(Lost))
     (letter,) = [json.loads(line) for line in (tmp_path / DEAD_LETTERS).read_text().splitlines()]
-    assert (letter["sink"], letter["topic"], letter["id"], letter["reason"]) == ("kafka", "container.oom", entries[1].id, "too large")
+    assert (letter["sink"], letter["topic"], letter["id"], letter["reason"]) == (
+        "kafka",
+        "container.oom",
+        entries[1].id,
+        "too large",
+    )
     assert json.loads(letter["value"])["seq"] == 2
 
 

@@ -245,7 +245,10 @@ def test_the_samples_that_went_with_a_killed_run_are_named() -> None:
         return [(one.component, one.first, one.last) for one in lost]
 
     assert ranges(lost_samples(past, cursors, [], 5)) == [("sink.kafka", "41", ""), ("sink.redis", "1", "")]
-    assert ranges(lost_samples(past, cursors[:1], [(30, 50), (61, 70)], 5)) == [("sink.kafka", "51", "60"), ("sink.kafka", "71", "")]
+    assert ranges(lost_samples(past, cursors[:1], [(30, 50), (61, 70)], 5)) == [
+        ("sink.kafka", "51", "60"),
+        ("sink.kafka", "71", ""),
+    ]
     assert ranges(lost_samples(past, cursors[:1], [(10, 20)], 5)) == [("sink.kafka", "41", "")]
     assert lost_samples(Past(epoch=1000, clean=True), cursors, [], 5) == []
     assert lost_samples(Past(), cursors, [], 5) == []
