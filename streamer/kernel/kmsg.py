@@ -111,16 +111,24 @@ class OomParser:
     """Finds OOM kills in the kernel log, fed record by record. All state is bounded and forgotten after ten seconds.
 
     Only what the kernel itself logged counts: anybody who may open /dev/kmsg can write there, with another facility.
+
+    begun  the number of the first record that it still carries something of; None: a new parser that is fed from the
+           next record on would tell the very same
     """
 
     def __init__(self) -> None:
+        self.begun: int | None = None
+        self._forget()
+
+    def _forget(self) -> None:
         self._partial: dict[str, Record] = {}  # by caller: a line that was cut into pieces
         self._reports: dict[int, _Report] = {}  # by pid, the oldest first
         self._legacy: list[_Report] = []  # not known of which pid, the oldest first
         self._headers: list[int] = []  # times of reports begun and not summed up; with two of them a limit may be either's
         self._limit_bytes: int | None = None
         self._group: _Group | None = None
-        self._last: tuple[int, int, _Report] = (0, 0, _Report(0))  # time, pid and report of the last kill
+        self._last: tuple[int, int, _Report] | None = None  # time, pid and report of the last kill
+        self._latest_us = 0  # time of the latest record that was about kills
 
     def feed(self, record: Record, wall_offset_ns: int) -> list[OomKilled]:
         """The kills that this record completes: one for each `Killed process` line.
@@ -131,14 +139,31 @@ class OomParser:
         """
         if record.priority >> 3 != _FACILITY_KERNEL:
             return []
+        self.settle(record.time_us)
         text = self._whole_line(record)
         if not any(word in text for word in _WORDS):
             return []
         killed = _KILLED.match(text) or _KILLED_BARE.match(text)
         if killed:
-            return [self._killed(record, killed, wall_offset_ns)]
-        self._take_note(record.time_us, text)
-        return []
+            self._partial.pop(record.caller, None)  # the kernel prints a report and its kill under one lock: the line is whole
+            told = [self._killed(record, killed, wall_offset_ns)]
+        else:
+            self._take_note(record.time_us, text)
+            told = []
+        self._latest_us = max(self._latest_us, record.time_us)
+        if self.begun is None and (self._waits() or self._group or self._last):
+            self.begun = record.seq
+        return told
+
+    def settle(self, now_us: int) -> None:
+        """Forget everything when none of it can count any more at this time of the log."""
+        if self.begun is not None and now_us - self._latest_us > (_STALE_US if self._waits() else _GROUP_PAUSE_US):
+            self.begun = None
+            self._forget()
+
+    def _waits(self) -> bool:
+        """Whether something was said of a kill that has not come yet."""
+        return bool(self._partial or self._reports or self._legacy or self._headers or self._limit_bytes is not None)
 
     def _whole_line(self, record: Record) -> str:
         """The text, or, when it goes on from an earlier record, all of the line so far."""
@@ -193,7 +218,7 @@ class OomParser:
         _trim(self._reports)
 
     def _group_begins(self, now_us: int, cgroup: str) -> None:
-        at, pid, first = self._last
+        at, pid, first = self._last or (-_STALE_US, 0, _Report(0))
         recent = now_us - at <= _GROUP_PAUSE_US
         report = _Report(now_us, "memcg", cgroup, first.limit if recent else "", None, first.limit_bytes if recent else None)
         self._group = _Group(now_us, report, {pid} if recent else set())

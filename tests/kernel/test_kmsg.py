@@ -126,6 +126,82 @@ def test_logs_of_real_kernels(name: str) -> None:
     assert msgspec.to_builtins(kills) == json.loads((CAPTURED / f"{name}.json").read_text())
 
 
+def told_anew(records: list[Record], cut: int) -> list[OomKilled]:
+    """The kills of a log whose reader is replaced after `cut` records by one that resumes where nothing was left open."""
+    first, second = OomParser(), OomParser()
+    kills = [kill for record in records[:cut] for kill in first.feed(record, 0)]
+    if cut:
+        first.settle(records[cut - 1].time_us)
+    resume_after = records[cut - 1].seq if cut and first.begun is None else (first.begun or 0) - 1
+    return kills + [kill for record in records if record.seq > resume_after for kill in second.feed(record, 0)]
+
+
+def same(kills: list[OomKilled]) -> list[OomKilled]:
+    """Each once; a kill that is told again is told alike, or it stands here twice."""
+    return sorted(dict.fromkeys(kills), key=lambda kill: kill.seq)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CAPTURED.glob("*.log")))
+def test_a_reader_that_resumes_where_nothing_is_open_misses_and_changes_nothing(name: str) -> None:
+    """Real logs, cut after each of their records."""
+    records = [parse_record(line + b"\n") for line in (CAPTURED / f"{name}.log").read_bytes().splitlines()]
+    parser = OomParser()
+    uncut = [kill for record in records for kill in parser.feed(record, 0)]
+    assert uncut
+    for cut in range(len(records) + 1):
+        assert same(told_anew(records, cut)) == uncut
+
+
+LINES: Final = st.sampled_from(
+    [
+        "eth0: link is up",
+        "oom_reaper: reaped process 1 (tail)",
+        "tail invoked oom-killer: gfp_mask=0",
+        "memory: usage 1kB, limit 1kB, failcnt 1",
+        "memory: usage 2kB, limit 2kB, failcnt 1",
+        "Task in /a killed as a result of limit of /b",
+        "Memory cgroup out of memory: Kill process 1 (tail) score 1001 or sacrifice child",
+        "Tasks in /g are going to be killed due to memory.oom.group set",
+        *[summary(pid, limit=f"/limit{pid}", under=f"/limit{pid}/a") for pid in (1, 2)],
+        *[killed(pid) for pid in (1, 2)],
+        summary(1)[:60],
+        summary(1)[60:],
+    ]
+)
+
+
+@given(
+    st.lists(
+        st.tuples(LINES, st.sampled_from("--c"), st.sampled_from([1, 50_000, 200_000, 11_000_000]), st.sampled_from(["", "T1", "C2"])),
+        max_size=30,
+    ),
+    st.integers(0, 30),
+)
+def test_any_log_may_be_cut_anywhere(lines: list[tuple[str, str, int, str]], cut: int) -> None:
+    """Kills between each other, without ends, in pieces, long ago or just now, groups: what is told is the same, by id and in detail."""
+    records, now_us = [], 0
+    for seq, (text, flags, pause_us, caller) in enumerate(lines, 1):
+        now_us += pause_us
+        records.append(Record(6, seq, now_us, text, flags, caller))
+    parser = OomParser()
+    uncut = [kill for record in records for kill in parser.feed(record, 0)]
+    assert same(told_anew(records, min(cut, len(records)))) == uncut
+
+
+def test_nothing_is_open_a_moment_after_a_kill() -> None:
+    """A container that is killed every second does not keep its whole history waiting."""
+    parser = OomParser()
+    open_since = []
+    for number in range(5):
+        at_us = 5_000_000 + number * 1_000_000
+        for offset, text in enumerate(("x invoked oom-killer: y", "memory: usage 1kB, limit 1kB, failcnt 1", summary(1), killed(1))):
+            parser.feed(Record(6, 10 * number + offset, at_us + offset, text), 0)
+        open_since.append(parser.begun)
+    assert open_since == [0, 10, 20, 30, 40]
+    parser.settle(10_000_000)
+    assert parser.begun is None
+
+
 def test_kill_at_a_limit_is_told_with_everything() -> None:
     """Summary and kill are joined by pid; the limit is the report's; the time is the kill's."""
     [kill] = told(
