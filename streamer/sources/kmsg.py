@@ -1,7 +1,12 @@
 """Follows the kernel log for OOM kills. The log numbers its records: what was overwritten unread is counted exactly.
 
 Format and behaviour: Documentation/ABI/testing/dev-kmsg. One read gives one record; EPIPE says that the next one was
-overwritten, and the read after it goes on with the oldest that is left.
+overwritten, and the read after it goes on with the oldest that is left. Clearing the log (`dmesg -C`) neither removes
+records from it nor starts the numbers anew.
+
+A later run goes on where `settled_seq` of this one was. `Lost` has the numbers of the missing records as `first` and
+`last`, and in its reason the times of the records around them: `…, between <RFC 3339> and <RFC 3339>`, or, where none
+was read before, `…, before <RFC 3339>`.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from typing import Final
 
 from msgspec import structs
 
+from streamer.clock import rfc3339
 from streamer.contracts import Clock, Emit, Status
 from streamer.kernel import proc
 from streamer.kernel.kmsg import OomParser, Record, parse_record
@@ -24,13 +30,14 @@ _RECORD_BYTES: Final = 16_384  # the kernel's longest is 8192 with its escapes; 
 _AT_ONCE: Final = 1000  # records in one go of the event loop, so that a log that is being flooded holds up nobody
 _TRY_AGAIN_SECONDS: Final = 60.0
 _LAGS: Final = 16
+_OUT_OF_ORDER_US: Final = 1_000_000  # records of two CPUs may be in another order than their times, by much less than that
 
 
 class KmsgSource:
     """Emits `OomKilled` for each kill, `Lost` for overwritten records, `Degraded` once while the log cannot be read.
 
-    resume_after  the record to go on after, of the same boot: what came since is told, or counted as lost. None: only
-                  what comes from now on
+    resume_after  `settled_seq` of an earlier run in this boot: what came since is told, or counted as lost; the last
+                  kills of that run may be told once more, just as they were. None: only what comes from now on
     proc_root     the host's /proc, asked for the cgroup of a killed process when the log does not have it
     open_log      opens a path for non-blocking reads, at the end of the log or (`from_start`) at its oldest record
     """
@@ -59,18 +66,30 @@ class KmsgSource:
         self._broken: asyncio.Future[OSError] | None = None
         self._caught_up = False  # what is read from here on is read as it comes
         self._hole = ""  # why records are missing before the next one, whose number will tell how many
+        self._skipped: int | None = None  # the last record that was read again because the log was opened anew
+        self._latest_us: int | None = None  # the log's time of the last record that was read
+        self._read_at_ns = self._empty_at_ns = 0  # monotonic: when it was, and when the log was last found empty
         self._lags: deque[int] = deque(maxlen=_LAGS)
         self._status = Status(self.name, "starting", since_ms=clock.wall_ns() // 1_000_000)
 
     @property
     def last_seq(self) -> int | None:
-        """The number of the last record read: where to resume after. None while none was read."""
+        """The number of the last record that is known; None while there was none."""
         return self._last_seq
 
     @property
     def settled_seq(self) -> int | None:
-        """Where to resume after so that no kill is missed."""
-        return self._last_seq
+        """Where a later run has to resume after: the kills of all records up to it were told, and no report is half read.
+
+        A report is many records long, so this stays behind `last_seq` while one is being read and for a moment after:
+        `drain()` first gives the newest. None while no record is known.
+        """
+        if self._last_seq is None:
+            return None
+        if self._latest_us is not None:
+            # what comes from now on will have been logged after the log was last found empty
+            self._parser.settle(self._latest_us + (self._empty_at_ns - self._read_at_ns) // 1000 - _OUT_OF_ORDER_US)
+        return self._last_seq if self._parser.begun is None else self._parser.begun - 1
 
     def status(self) -> Status:
         return self._status
@@ -105,13 +124,35 @@ class KmsgSource:
         resumes = self._last_seq is not None
         fd = self._open_log(self._path, resumes)
         try:
+            newest = None if resumes else await self._newest()
             loop.add_reader(fd, self._readable)
-            self._fd, self._caught_up = fd, not resumes
+            self._fd, self._caught_up, self._skipped = fd, not resumes, None
+            if not resumes:
+                self._read()
+                if self._last_seq is None:
+                    self._last_seq = newest  # nothing came since: the next one is the one after it
             self._working()
             return await self._broken
         finally:
             self._fd = -1
             loop.remove_reader(fd)
+            os.close(fd)
+
+    async def _newest(self) -> int | None:
+        """The number of the newest record: without it, nobody could tell later what came after the first moment."""
+        newest: int | None = None
+        fd = self._open_log(self._path, True)
+        try:
+            while True:
+                for _ in range(_AT_ONCE):
+                    try:
+                        newest = parse_record(self._read_record(fd, _RECORD_BYTES) or b"").seq
+                    except BrokenPipeError:
+                        continue
+                    except (BlockingIOError, ValueError):
+                        return newest
+                await asyncio.sleep(0)
+        finally:
             os.close(fd)
 
     def _readable(self) -> None:
@@ -124,7 +165,7 @@ class KmsgSource:
             try:
                 raw = self._read_record(self._fd, _RECORD_BYTES)
             except BlockingIOError:
-                self._caught_up = True
+                self._found_empty()
                 return False
             except BrokenPipeError:
                 self._hole = "was overwritten before it was read"
@@ -146,20 +187,47 @@ class KmsgSource:
         return True
 
     def _take(self, record: Record) -> None:
-        last, hole = self._last_seq, self._hole
-        self._hole = ""
-        if last is not None and record.seq <= last:
-            return  # told in an earlier run
-        missing = record.seq - last - 1 if last is not None else None
-        if missing or (hole and missing is None):
-            first, reason = "" if last is None else str(last + 1), f"the kernel log {hole or 'skipped records'}"
-            self._say(o.Lost(self.name, self._clock.wall_ns(), reason, missing, first, str(record.seq - 1)))
-        self._last_seq = record.seq
+        if self._last_seq is not None and record.seq <= self._last_seq:
+            if not self._caught_up:
+                self._skipped = record.seq
+                return  # told before
+            self._another_log()
+        self._skipped = None
+        self._look_for_hole(record)
+        self._last_seq, self._latest_us, self._read_at_ns = record.seq, record.time_us, self._clock.monotonic_ns()
         for killed in self._parser.feed(record, self._wall_offset_ns()):
-            if not killed.killed_cgroup:
-                # In a storm of kills the kernel leaves out all but one line. The process may still be there.
+            if not killed.killed_cgroup and self._caught_up:
+                # In a storm of kills the kernel leaves out all but one line. The process may still be there; of one that
+                # was killed in the past the number may be another's by now.
                 killed = structs.replace(killed, killed_cgroup=self._cgroup_of(killed.pid))  # noqa: PLW2901  the same kill, known better
             self._say(killed)
+
+    def _look_for_hole(self, record: Record) -> None:
+        last, hole = self._last_seq, self._hole
+        self._hole = ""
+        missing = record.seq - last - 1 if last is not None else None
+        if missing or (hole and missing is None):
+            offset_ns = self._wall_offset_ns()
+            until = rfc3339(record.time_us * 1000 + offset_ns)
+            since = "" if self._latest_us is None else rfc3339(self._latest_us * 1000 + offset_ns)
+            when = f"between {since} and {until}" if since else f"before {until}"
+            reason = f"the kernel log {hole or 'skipped records'}, {when}"
+            first = "" if last is None else str(last + 1)
+            self._say(o.Lost(self.name, self._clock.wall_ns(), reason, missing, first, str(record.seq - 1)))
+
+    def _found_empty(self) -> None:
+        self._caught_up, self._empty_at_ns = True, self._clock.monotonic_ns()
+        skipped, self._skipped = self._skipped, None
+        if skipped is not None and skipped != self._last_seq:
+            self._another_log()
+            self._last_seq = skipped
+
+    def _another_log(self) -> None:
+        """The log does not reach the record that was read last: what was logged since then, nobody can tell."""
+        reason = f"the kernel log ends before record {self._last_seq}, which was read before: it is another log"
+        self._say(o.Lost(self.name, self._clock.wall_ns(), reason))
+        self._last_seq = self._latest_us = None
+        self._parser = OomParser()
 
     def _wall_offset_ns(self) -> int:
         """What to add to a record's time. The log's clock is not steered by NTP and drifts from the monotonic one by seconds

@@ -172,7 +172,9 @@ LINES: Final = st.sampled_from(
 
 @given(
     st.lists(
-        st.tuples(LINES, st.sampled_from("--c"), st.sampled_from([1, 50_000, 200_000, 11_000_000]), st.sampled_from(["", "T1", "C2"])),
+        st.tuples(
+            LINES, st.sampled_from("--c"), st.sampled_from([1, 50_000, 200_000, 11_000_000]), st.sampled_from(["", "T1", "C2"])
+        ),
         max_size=30,
     ),
     st.integers(0, 30),
@@ -194,7 +196,9 @@ def test_nothing_is_open_a_moment_after_a_kill() -> None:
     open_since = []
     for number in range(5):
         at_us = 5_000_000 + number * 1_000_000
-        for offset, text in enumerate(("x invoked oom-killer: y", "memory: usage 1kB, limit 1kB, failcnt 1", summary(1), killed(1))):
+        for offset, text in enumerate(
+            ("x invoked oom-killer: y", "memory: usage 1kB, limit 1kB, failcnt 1", summary(1), killed(1))
+        ):
             parser.feed(Record(6, 10 * number + offset, at_us + offset, text), 0)
         open_since.append(parser.begun)
     assert open_since == [0, 10, 20, 30, 40]

@@ -6,18 +6,24 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from streamer.clock import SystemClock
 from streamer.model import observations as o
+from streamer.sources.docker_api import nanoseconds
 from streamer.sources.kmsg import KmsgSource
 from streamer.telemetry import Telemetry
 from streamer.testing.clock import FakeClock
+
+if TYPE_CHECKING:  # importing it would make a live test of every test in this file
+    from tests.support.cgroups import CgroupFolder
 
 NS = 1_000_000_000
 KILLED = "Memory cgroup out of memory: Killed process {pid} (tail) total-vm:100kB, anon-rss:20kB, file-rss:0kB, shmem-rss:0kB, UID:0 pgtables:1kB oom_score_adj:0"
@@ -149,6 +155,74 @@ async def test_the_real_log_is_resumed_after_a_record() -> None:
         assert listening.lost() == []
 
 
+def kill_in(cgroup: Path) -> int:
+    """Have the kernel end a process at the limit of its cgroup; its pid."""
+    command = f"echo $$ > {cgroup}/cgroup.procs; exec tail /dev/zero"
+    victim = subprocess.Popen(["sh", "-c", command], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    victim.wait()
+    return victim.pid
+
+
+def oldest() -> int:
+    """The number of the oldest record in the log."""
+    fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return int(os.read(fd, 16384).split(b",")[1])
+    finally:
+        os.close(fd)
+
+
+def flood(beyond: int) -> None:
+    """Write into the log, as a user may, until that record is overwritten; bounded."""
+    limit = Path("/proc/sys/kernel/printk_devkmsg")
+    before = limit.read_text()
+    limit.write_text("on\n")
+    fd = os.open("/dev/kmsg", os.O_WRONLY)
+    try:
+        for number in range(100_000):
+            os.write(fd, b"<14>streamer-test: " + b"x" * 900)
+            if number % 100 == 0 and oldest() > beyond:
+                return
+        pytest.fail("the log of this kernel is larger than the test can fill")
+    finally:
+        os.close(fd)
+        limit.write_text(before)
+
+
+@pytest.mark.v2  # only where the log is the test's own kernel's
+async def test_a_log_that_is_flooded_past_its_ring_is_missed_by_exactly_as_much_as_is_said(cgroups: CgroupFolder) -> None:
+    """The kills before and after are told; the one between lies in the range, by number and by time."""
+    cgroups.make("tight", memory_limit_bytes=20 << 20)
+    tight = Path(f"/sys/fs/cgroup{cgroups.path}/tight")
+    records = []
+
+    def read(fd: int, size: int) -> bytes:
+        raw = os.read(fd, size)
+        records.append(int(raw.split(b",")[1]))
+        return raw
+
+    async with Listening(KmsgSource("/dev/kmsg", SystemClock(), Telemetry(), read=read)).running() as listening:
+        first = kill_in(tight)
+        await listening.until(lambda: [kill.pid for kill in listening.kills()] == [first])
+        listening.source.drain()
+        known = listening.source.last_seq
+        assert known is not None and records[-1] == known
+        records.clear()
+        began_ns = time.time_ns()
+        kill_in(tight)  # nobody reads now: the loop waits for this very function
+        ended_ns = time.time_ns()
+        flood(beyond=known + 500)
+        last = kill_in(tight)
+        await listening.until(lambda: [kill.pid for kill in listening.kills()] == [first, last])
+        (lost,) = [x for x in listening.heard if isinstance(x, o.Lost)]
+        assert lost.first == str(known + 1) and lost.last == str(records[0] - 1)
+        assert lost.count == records[0] - 1 - known > 500
+        assert records == list(range(records[0], records[-1] + 1))
+        assert "overwritten" in lost.reason
+        _, since, until = re.split(r", between | and ", lost.reason)
+        assert (nanoseconds(since) or 0) < began_ns + NS and ended_ns - NS < (nanoseconds(until) or 0)
+
+
 # exact faults
 
 
@@ -160,7 +234,7 @@ async def test_only_what_comes_is_read_and_a_kill_is_told(log: Log) -> None:
         await listening.until(listening.kills)
         (kill,) = listening.kills()
         assert (kill.seq, kill.pid, kill.killed_cgroup, kill.limit_cgroup) == (8, 5, "/b/a", "/b")
-        assert log.opened == [False]
+        assert log.opened == [False, True]  # and once more to learn the number of the newest record
 
 
 async def test_overwritten_records_are_counted_exactly(log: Log) -> None:
@@ -206,6 +280,81 @@ async def test_resuming_tells_what_came_since_and_nothing_twice(log: Log) -> Non
         assert log.opened == [True]
 
 
+async def test_where_a_later_run_goes_on_is_known_before_anything_is_logged(log: Log) -> None:
+    """The newest record's number: what comes after the first moment is not lost by a crash before the second record."""
+    log.write(41)
+    async with listening_to(log).running() as first:
+        assert first.source.settled_seq == first.source.last_seq == 41
+        assert first.kills() == []
+    log.write(42, KILLED.format(pid=5))
+    async with listening_to(log, resume_after=first.source.settled_seq).running() as second:
+        await second.until(second.kills)
+        assert second.lost() == []
+
+
+async def test_a_report_that_is_half_read_is_read_again_by_a_later_run(log: Log) -> None:
+    """With everything that it says; once it is told, and a moment has passed, no more."""
+    clock = FakeClock(monotonic_ns=100 * NS)
+    async with listening_to(log, clock).running() as first:
+        log.write(7, time_us=99_000_000)
+        log.write(8, SUMMARY.format(pid=5), time_us=100_000_000)
+        await first.until(lambda: first.source.last_seq == 8)
+        assert first.source.settled_seq == 7
+    log.write(8, SUMMARY.format(pid=5), time_us=100_000_000)
+    log.write(9, KILLED.format(pid=5), time_us=100_000_000)
+    async with listening_to(log, clock, resume_after=first.source.settled_seq).running() as second:
+        await second.until(second.kills)
+        (kill,) = second.kills()
+        assert (kill.seq, kill.killed_cgroup, kill.limit_cgroup) == (9, "/b/a", "/b")
+        assert second.source.settled_seq == 7  # it may still be the first of a group
+        clock.advance(2)
+        second.source.drain()
+        assert second.source.settled_seq == 9
+        assert second.lost() == []
+
+
+async def test_a_log_that_ends_before_the_remembered_record_is_another_one(log: Log) -> None:
+    """Said once; what comes from then on is told, though its numbers are lower."""
+    log.write(3, KILLED.format(pid=1))
+    async with listening_to(log, resume_after=1000).running() as listening:
+        await listening.until(listening.lost)
+        log.write(4, KILLED.format(pid=2))
+        await listening.until(listening.kills)
+        assert [kill.seq for kill in listening.kills()] == [4]
+        assert listening.lost() == [(None, "", "")]
+
+
+async def test_numbers_that_begin_anew_are_another_log(log: Log) -> None:
+    """Nothing is left out because of a number that was remembered."""
+    async with listening_to(log, resume_after=1000).running() as listening:
+        listening.source.drain()  # empty
+        log.write(4, KILLED.format(pid=2))
+        await listening.until(listening.kills)
+        assert listening.lost() == [(None, "", "")]
+
+
+async def test_the_remembered_record_is_the_newest(log: Log) -> None:
+    """Nothing came since: nothing is missing."""
+    log.write(3)
+    async with listening_to(log, resume_after=3).running() as listening:
+        log.write(4, KILLED.format(pid=2))
+        await listening.until(listening.kills)
+        assert listening.lost() == []
+
+
+async def test_a_hole_says_between_which_times_it_is(log: Log) -> None:
+    """Of the records around it; before the first one when none was read yet."""
+    clock = FakeClock(wall_ns=1000 * NS, monotonic_ns=100 * NS)
+    log.write(8, time_us=40_000_000)
+    log.write(20, time_us=50_000_000)
+    async with listening_to(log, clock, resume_after=5).running() as listening:
+        await listening.until(lambda: listening.source.last_seq == 20)
+        reasons = [x.reason for x in listening.heard if isinstance(x, o.Lost)]
+        assert reasons[0].endswith(", before 1970-01-01T00:15:40.000000000Z")
+        assert reasons[1].endswith(", between 1970-01-01T00:15:40.000000000Z and 1970-01-01T00:15:50.000000000Z")
+        assert listening.lost() == [(2, "6", "7"), (11, "9", "19")]
+
+
 async def test_drain_reads_what_is_there_without_the_loop(log: Log) -> None:
     """Called when a cgroup has gone: the kill that ended it is told first."""
     async with listening_to(log).running() as listening:
@@ -222,6 +371,16 @@ async def test_a_kill_without_a_cgroup_is_looked_up_at_once(log: Log) -> None:
         log.write(1, KILLED.format(pid=5))
         await listening.until(listening.kills)
         assert listening.kills()[0].killed_cgroup == "/from/proc"
+
+
+async def test_a_kill_of_the_past_is_not_looked_up(log: Log) -> None:
+    """The number of its process may be another's by now."""
+    log.write(1, KILLED.format(pid=5))
+    async with listening_to(log, resume_after=0, cgroup="/from/proc").running() as listening:
+        await listening.until(listening.kills)
+        log.write(2, KILLED.format(pid=6))
+        await listening.until(lambda: len(listening.kills()) == 2)
+        assert [kill.killed_cgroup for kill in listening.kills()] == ["", "/from/proc"]
 
 
 async def test_the_cgroup_of_a_process_is_read_below_the_host_s_proc(log: Log, tmp_path: Path) -> None:
@@ -295,5 +454,5 @@ async def test_a_log_that_breaks_is_taken_up_after_the_last_record(log: Log, mon
         log.write(2, KILLED.format(pid=6))
         await listening.until(listening.kills)
         assert [kill.seq for kill in listening.kills()] == [2]
-        assert log.opened == [False, True]
+        assert log.opened == [False, True, True]
         assert [type(x) for x in listening.heard] == [o.Degraded, o.Recovered, o.OomKilled]
