@@ -24,6 +24,7 @@ IN_ISDIR: Final = 0x40000000
 
 _HEADER: Final = struct.Struct("iIII")  # struct inotify_event: wd, mask, cookie, len
 _READ_BYTES: Final = 65536
+_EVENT_BYTES: Final = _HEADER.size + 256  # the longest: a name has 255 bytes, and a zero
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -39,11 +40,14 @@ class Event(NamedTuple):
 class Inotify:
     """An inotify instance, non-blocking; `fd` becomes readable when there are events.
 
+    emptied  the last read took all that was in the queue
+
     Raises:
         Unsupported: the user has no instances left.
     """
 
     def __init__(self) -> None:
+        self.emptied = True
         self.fd: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self.fd < 0:
             number = ctypes.get_errno()
@@ -76,9 +80,11 @@ class Inotify:
     def read(self) -> list[Event]:
         """What has happened since the last call; empty when nothing."""
         try:
-            return parse(os.read(self.fd, _READ_BYTES))
+            raw = os.read(self.fd, _READ_BYTES)
         except BlockingIOError:
-            return []
+            raw = b""
+        self.emptied = len(raw) + _EVENT_BYTES <= _READ_BYTES
+        return parse(raw)
 
     def close(self) -> None:
         """Let go of the instance and all of its watches; a second time does nothing."""

@@ -93,6 +93,7 @@ class CgroupSource:
                 if watcher.scans != scans:
                     loop.call_soon_threadsafe(self._count_scans, watcher.scans - scans)
                     scans = watcher.scans
+            watcher.wait(0.0)  # what has happened until the end is told
         except BaseException as bug:  # noqa: BLE001  carried over to the task, which raises it
             problem = bug
         finally:

@@ -6,13 +6,16 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from streamer.clock import SystemClock
+from streamer.errors import Unsupported
 from streamer.kernel.hierarchy import detect
 from streamer.model import observations as o
-from streamer.sources.watcher import Watcher
+from streamer.sources.docker_api import nanoseconds
+from streamer.sources.watcher import BLIND, OVERFLOWED, Watcher
 from tests.support.cgroups import CgroupFolder
 
 pytestmark = [pytest.mark.live, pytest.mark.v2]
@@ -109,3 +112,193 @@ def test_a_scan_tells_what_was_missed_as_reconciled(watched: Watched, cgroups: C
     found = {told.path: told.found for told in watched.told if isinstance(told, o.Appeared)}
     assert found[f"{cgroups.path}/missed"] == "reconciled"
     assert 0 < vanished.not_before_ns <= vanished.time_ns
+
+
+# what cannot be seen is declared
+
+
+class Range(NamedTuple):
+    """What a `Lost` covers."""
+
+    first_ns: int
+    last_ns: int
+
+
+def declared(watched: Watched, reason: str = "") -> list[Range]:
+    """The times of what was said to be lost."""
+    return [
+        Range(nanoseconds(lost.first) or 0, nanoseconds(lost.last) or 0)
+        for lost in watched.told
+        if isinstance(lost, o.Lost) and lost.reason.startswith(reason)
+    ]
+
+
+def unseen(watched: Watched) -> int:
+    return sum(lost.count or 0 for lost in watched.told if isinstance(lost, o.Lost))
+
+
+@pytest.fixture
+def queue_of() -> Iterator[Callable[[int], None]]:
+    """Sets how many events the queues of inotify instances hold that are made from now on."""
+    limit = Path("/proc/sys/fs/inotify/max_queued_events")
+    before = limit.read_text()
+    yield lambda events: limit.write_text(str(events)) and None
+    limit.write_text(before)
+
+
+def short_queued(folder: CgroupFolder, queue_of: Callable[[int], None]) -> Watched:
+    """A watcher that was started with a queue of 16 events."""
+    watched = Watched(folder)
+    queue_of(16)
+    watched.watcher.start()
+    return watched
+
+
+def test_everything_that_was_there_is_told_and_then_that_it_is_all(watched: Watched, cgroups: CgroupFolder) -> None:
+    """Once, after the last that was there at the start and before anything live."""
+    cgroups.make("later")
+    watched.until(lambda: "Appeared" in watched.of("later"))
+    kinds = [told.found if isinstance(told, o.Appeared) else type(told).__name__ for told in watched.told]
+    assert kinds.count("Surveyed") == 1
+    at = kinds.index("Surveyed")
+    assert "startup" in kinds[:at] and "startup" not in kinds[at:] and "live" not in kinds[:at]
+
+
+def test_whatever_comes_and_goes_while_the_queue_overflows_is_told_or_lies_in_a_declared_range(
+    cgroups: CgroupFolder, queue_of: Callable[[int], None]
+) -> None:
+    """A queue of 16 events, hundreds of cgroups, some of them made in others, some for good, some of a name used before."""
+    lives: list[tuple[str, int, int]] = []  # path, before it was made, after it was removed
+    with contextlib.closing((watched := short_queued(cgroups, queue_of)).watcher):
+        cgroups.make("kept")
+        watched.until(lambda: "Appeared" in watched.of("kept"))
+        for number in range(400):
+            began_ns = time.time_ns()
+            name = f"c{number % 150}"
+            cgroups.make(name)
+            cgroups.make(f"{name}/in")
+            if number % 7 == 0:
+                watched.watcher.wait(0)  # now and then somebody looks
+            cgroups.remove(f"{name}/in")
+            cgroups.remove(name)
+            ended_ns = time.time_ns()
+            lives += [(f"{cgroups.path}/{n}", began_ns, ended_ns) for n in (name, f"{name}/in")]
+        cgroups.make("new")
+        cgroups.make("new/in")
+        there = {f"{cgroups.path}/{name}" for name in ("kept", "new", "new/in")}
+        watched.until(lambda: "Appeared" in watched.of("new/in") and watched.watcher._overflow_ns == 0)
+        assert {path for path in watched.watcher._known if path.startswith(f"{cgroups.path}/")} == there
+        cgroups.make("new/in/after")  # what was made during the overflow is watched
+        watched.until(lambda: "Appeared" in watched.of("new/in/after"))
+    ranges = declared(watched)
+    assert declared(watched, OVERFLOWED)
+    told: dict[str, list[Range]] = {}
+    for seen in watched.told:
+        if isinstance(seen, o.Appeared):
+            told.setdefault(seen.path, []).append(Range(seen.time_ns, seen.time_ns))
+    for path, began_ns, ended_ns in lives:
+        covered = any(span.first_ns <= began_ns and ended_ns <= span.last_ns for span in ranges)
+        assert covered or any(began_ns <= seen.first_ns <= ended_ns for seen in told.get(path, [])), (path, began_ns, ended_ns)
+    for path in told.keys() - there - {cgroups.path, f"{cgroups.path}/new/in/after"}:
+        names = [type(seen).__name__ for seen in watched.told if getattr(seen, "path", "") == path]
+        assert names.count("Appeared") == names.count("Vanished")
+
+
+def test_an_overflow_is_declared_once_after_what_the_comparison_found(
+    cgroups: CgroupFolder, queue_of: Callable[[int], None]
+) -> None:
+    """From the last moment at which the queue was known to be empty; an end that went unseen lies within that time too."""
+    with contextlib.closing((watched := short_queued(cgroups, queue_of)).watcher):
+        cgroups.make("gone")
+        watched.until(lambda: "Appeared" in watched.of("gone"))
+        watched.watcher.wait(0)
+        before_ns = time.time_ns()
+        for number in range(20):
+            cgroups.make(f"c{number}")
+        cgroups.remove("gone")
+        cgroups.make("gone")  # another one of that name
+        watched.until(lambda: watched.watcher.scans > 0 and declared(watched))
+        after_ns = time.time_ns()
+        (span,) = declared(watched)
+        assert before_ns - 10**9 < span.first_ns <= before_ns < span.last_ns <= after_ns
+        (vanished,) = [told for told in watched.told if isinstance(told, o.Vanished)]
+        assert span.first_ns <= vanished.not_before_ns <= before_ns < vanished.time_ns <= span.last_ns
+        assert watched.of("gone").count("Appeared") == 2
+        assert isinstance(watched.told[-1], o.Lost)
+        cgroups.make("gone/in")  # it has a watch of its own, not that of the first
+        watched.until(lambda: "Appeared" in watched.of("gone/in"))
+        assert next(told for told in watched.told if isinstance(told, o.Appeared) and told.path.endswith("/in")).found == "live"
+
+
+def test_totals_that_changed_unseen_are_read_again(cgroups: CgroupFolder, queue_of: Callable[[int], None]) -> None:
+    """Somebody joined and ended while events were lost: what was read before was not the last."""
+    with contextlib.closing((watched := short_queued(cgroups, queue_of)).watcher):
+        cgroups.make("job")
+        watched.until(lambda: "Appeared" in watched.of("job"))
+        assert cgroups.run("job", "true").wait() == 0
+        watched.until(lambda: "Emptied" in watched.of("job"))
+        watched.watcher.wait(0)
+        for number in range(20):
+            cgroups.make(f"c{number}")
+        assert cgroups.run("job", "sh", "-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done").wait() == 0
+        watched.until(lambda: watched.of("job").count("Emptied") == 2)
+        first, second = (told.sample for told in watched.told if isinstance(told, o.Emptied) and told.path.endswith("/job"))
+        assert second.time_ns > first.time_ns and second != first
+
+
+def test_one_that_is_gone_before_anybody_looks_is_declared_once(watched: Watched, cgroups: CgroupFolder) -> None:
+    """Though it was in every hierarchy; with the time within which it was."""
+    watched.watcher.wait(0)
+    began_ns = time.time_ns()
+    cgroups.make("brief")
+    cgroups.remove("brief")
+    ended_ns = time.time_ns()
+    watched.until(lambda: unseen(watched))
+    cgroups.make("mark")
+    watched.until(lambda: "Appeared" in watched.of("mark"))
+    (span,) = declared(watched)
+    assert unseen(watched) == 1
+    assert span.first_ns <= began_ns and ended_ns <= span.last_ns
+    assert watched.of("brief") == []
+
+
+def test_many_that_went_unseen_are_few_declarations(cgroups: CgroupFolder) -> None:
+    """One a second at most, and none is left out of the count; the rest is said at the end."""
+    with contextlib.closing((watched := Watched(cgroups)).watcher):
+        watched.watcher.start()
+        for number in range(300):
+            cgroups.make(f"c{number}")
+            cgroups.remove(f"c{number}")
+        cgroups.make("mark")
+        watched.until(lambda: "Appeared" in watched.of("mark"))
+    assert unseen(watched) + sum(isinstance(told, o.Appeared) and "/c" in told.path for told in watched.told) == 300
+    assert len(declared(watched)) < 30
+
+
+def test_directories_that_cannot_be_watched_are_declared_until_they_can(
+    watched: Watched, cgroups: CgroupFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No watches are left, then there are some again."""
+    add = watched.watcher._inotify.add if watched.watcher._inotify else None
+    assert add is not None
+
+    def refuse(path: str, mask: int) -> int:
+        if "refused" in path:
+            raise Unsupported("no inotify watches are left")
+        return add(path, mask)
+
+    monkeypatch.setattr(watched.watcher._inotify, "add", refuse)
+    cgroups.make("refused")
+    watched.until(lambda: any(isinstance(told, o.Degraded) for told in watched.told))
+    began_ns = time.time_ns()
+    cgroups.make("refused/in")
+    cgroups.remove("refused/in")
+    ended_ns = time.time_ns()
+    watched.watcher.scan()
+    assert declared(watched) == []
+    monkeypatch.setattr(watched.watcher._inotify, "add", add)
+    watched.watcher.scan()
+    (span,) = declared(watched, BLIND)
+    assert span.first_ns <= began_ns and ended_ns <= span.last_ns
+    assert watched.watcher.blind == ""
+    assert [type(told) for told in watched.told if isinstance(told, o.Degraded | o.Recovered)][-2:] == [o.Degraded, o.Recovered]
