@@ -175,7 +175,7 @@ def test_whatever_comes_and_goes_while_the_queue_overflows_is_told_or_lies_in_a_
             name = f"c{number % 150}"
             cgroups.make(name)
             cgroups.make(f"{name}/in")
-            if number % 7 == 0:
+            if number % 20 == 0:
                 watched.watcher.wait(0)  # now and then somebody looks
             cgroups.remove(f"{name}/in")
             cgroups.remove(name)
