@@ -4,8 +4,8 @@ Subscribe, then list, then merge, so that nothing falls between. Events come thr
 for by two others, off the events' way, once per container however often they are wanted. The only importer of `docker`.
 
 Docker ends idle streams, forgets all but 256 events, numbers none of them and skips listeners that are slow: a stream
-that ends is connected again where it ended, repeated events are dropped, a list repairs the rest every minute, and
-what may be missing for good is said as `Lost`.
+that ends is connected again where it ended, also across runs of the agent; repeated events are dropped; every minute
+what Docker remembers and what it lists repair the rest; and what may be missing for good is said as `Lost`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ T = TypeVar("T")
 class DockerSource:
     """Emits `RuntimeEvent` for each event of a container's life, and `Described` for what runs and whatever is asked for.
 
-    Emits `Degraded` once while there is no Engine, `Recovered` when there is one, `Lost` when events may be missing.
+    Emits `Degraded` once while there is no Engine, `Recovered` when there is one, `Lost` when events may be missing:
+    `first` and `last` are the times between which they happened.
+
+    resume_after_ns  `last_event_ns` of an earlier run: the events since then are told first, those that Docker still has
+                     (they may be of containers that have ended meanwhile). None: only what comes from now on
     """
 
     name = "source.docker"
@@ -62,7 +66,13 @@ class DockerSource:
         self._version: Version | None = None
         self._wanted: Wanted | None = None  # while connected
         self._known = Known()
-        self._left_off = _LeftOff()
+        self._resume_after_ns = resume_after_ns
+        self._left_off = _LeftOff(resumed_ns=resume_after_ns or 0)
+
+    @property
+    def last_event_ns(self) -> int | None:
+        """When the newest event that was taken in happened (Docker's clock): all before it was told. None: there was none."""
+        return self._resume_after_ns if self._known.last is None else self._known.last.time_ns
 
     def status(self) -> Status:
         return self._status
@@ -114,8 +124,9 @@ class DockerSource:
         stream = EventStream(lambda: engine.events(self._left_off.since()), self._hear)
         try:
             self._telemetry.count("streamer_docker_requests_total", "events")
+            opening_ns = self._clock.wall_ns()
             self._version = await stream.open(_OPENING_STEPS * self._timeout)
-            await self._look_back(engine)
+            await self._look_back(engine, opening_ns)
             try:
                 await self._stay(engine, stream)
             finally:
@@ -140,7 +151,7 @@ class DockerSource:
 
     async def _follow(self, engine: _Engine, stream: EventStream, wanted: Wanted) -> NotConnected | PermanentlyRefused | None:
         """List now and then until the stream ends (None) or Docker no longer answers (why; raising it is the caller's)."""
-        everything = True
+        everything, heard_until_ns = True, self._clock.wall_ns()
         while not stream.ended.done():
             try:
                 await self._merge(engine, wanted, everything=everything)
@@ -150,21 +161,35 @@ class DockerSource:
                 self._working()
             everything = False
             await asyncio.wait({stream.ended}, timeout=self._relist)
+            if not stream.ended.done():
+                since_ns, heard_until_ns = heard_until_ns, self._clock.wall_ns()
+                try:
+                    self._hear(await self._history(engine, since_ns), 0)  # Docker skips listeners that are slow
+                except (NotConnected, PermanentlyRefused) as problem:
+                    return problem
         log.info("docker: the event stream ended: %s", stream.ended.result())
         return None
 
-    async def _look_back(self, engine: _Engine) -> None:
-        """Find out whether Docker still has what happened while there was no connection; if not, say so."""
-        last, lost_ns = self._left_off
-        self._telemetry.count("streamer_docker_requests_total", "events")
+    async def _look_back(self, engine: _Engine, opening_ns: int) -> None:
+        """Take in what happened while there was no connection; where Docker no longer has all of it, say so."""
+        left = self._left_off
         now_ns = self._clock.wall_ns()
-        history = await engine.history(api.since(last.time_ns if last else 1), api.since(now_ns))
-        if lost_ns and not (api.reaches_back(history, last, lost_ns) if last else self._status.state == "ok"):
+        history = await self._history(engine, left.resumed_ns or (left.last.time_ns if left.last else 1))
+        began_ns = left.resumed_ns or left.lost_ns
+        if began_ns and not left.complete(history, connected=self._status.state == "ok"):
             reason = "there was no connection, and Docker no longer has the events of that time"
-            self._lost(reason, None, rfc3339(lost_ns), rfc3339(now_ns))
+            oldest_ns = min((event.time_ns for event in history), default=now_ns)  # from there on it has them
+            self._lost(reason, None, rfc3339(min(began_ns, oldest_ns)), rfc3339(max(began_ns, oldest_ns)))
         self._left_off = _LeftOff()  # from here on nothing is missing
+        if began_ns:
+            self._hear(history, 0)
         for event in history:
-            self._known.newest(event)
+            if event.time_ns < opening_ns:  # what came since is yet to be heard
+                self._known.newest(event)
+
+    async def _history(self, engine: _Engine, since_ns: int) -> Sequence[api.Event]:
+        self._telemetry.count("streamer_docker_requests_total", "events")
+        return await engine.history(api.since(since_ns), api.since(self._clock.wall_ns()))
 
     # what Docker says
 
@@ -173,7 +198,7 @@ class DockerSource:
             self._lost("Docker sent lines that are no events", unreadable)
         for event in events:
             told = api.runtime_event(event) if self._known.is_new(event) else None
-            if told is None:
+            if told is None or event.time_ns == self._resume_after_ns:  # that one the earlier run took in
                 continue
             self._known.heard(told, self._clock.monotonic_ns())
             self._emit(told)
@@ -235,16 +260,26 @@ class DockerSource:
 
 
 class _LeftOff(NamedTuple):
-    """Where a connection was lost: the newest event until then, and when; 0 while nothing is missing."""
+    """Where a connection was lost: the newest event until then, and when; 0 while nothing is missing.
+
+    resumed_ns  before the first connection: when the newest event of an earlier run happened
+    """
 
     last: api.Event | None = None
     lost_ns: int = 0
+    resumed_ns: int = 0
 
     def since(self) -> str | None:
         """From where to take up the events again; they may repeat."""
-        if self.last is not None:
-            return api.since(self.last.time_ns)
+        if self.resumed_ns or self.last is not None:
+            return api.since(self.resumed_ns or (self.last.time_ns if self.last else 0))
         return api.since(self.lost_ns - _OVERLAP_NS) if self.lost_ns else None
+
+    def complete(self, history: Sequence[api.Event], *, connected: bool) -> bool:
+        """Whether what Docker remembers, from the last event on, is all that happened since. `connected`: a moment ago still."""
+        if self.resumed_ns:
+            return any(event.time_ns == self.resumed_ns for event in history)
+        return api.reaches_back(history, self.last, self.lost_ns) if self.last else connected
 
 
 def _nobody(_: o.Observation) -> None:

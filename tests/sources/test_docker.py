@@ -17,6 +17,7 @@ from streamer.clock import SystemClock
 from streamer.config.settings import Docker
 from streamer.model import observations as o
 from streamer.sources.docker import DockerSource
+from streamer.sources.docker_api import nanoseconds
 from streamer.telemetry import Telemetry
 from tests.support.docker_engine import IMAGE, DockerEngine
 
@@ -26,9 +27,11 @@ NS = 1_000_000_000
 class Listening:
     """A running source, and what it said."""
 
-    def __init__(self, host: str = "", host_root: str = "/", *, timeout: str = "5s", relist: str = "60s") -> None:
+    def __init__(
+        self, host: str = "", host_root: str = "/", *, timeout: str = "5s", relist: str = "60s", resume_after_ns: int | None = None
+    ) -> None:
         settings = Docker(host=host, timeout=timeout, relist=relist)
-        self.source = DockerSource(settings, host_root, SystemClock(), Telemetry())
+        self.source = DockerSource(settings, host_root, SystemClock(), Telemetry(), resume_after_ns)
         self.heard: list[o.Observation] = []
 
     async def __aenter__(self) -> Listening:
@@ -200,6 +203,79 @@ async def test_twenty_at_once_are_all_told(docker_engine: DockerEngine) -> None:
         assert set(ids) == set(names)
         for id_ in ids.values():
             assert listening.actions(id_) == ["create", "start", "die", "destroy"]
+
+
+@live
+async def test_what_happened_while_nobody_listened_is_told_by_the_next_run(docker_engine: DockerEngine) -> None:
+    """A container that ended, with its exit code, and one that came and went; each event once in the two runs together."""
+    cli = docker_engine.cli
+    ended = docker_engine.run(command=("sh", "-c", "sleep 600 & trap 'exit 5' TERM; wait"))
+    async with Listening(docker_engine.host) as before:
+        await before.until_ok()
+        running = docker_engine.run()
+        await before.until(lambda: before.actions(running) == ["create", "start"])
+    cursor = before.source.last_event_ns
+    assert cursor is not None and cursor == max(told.time_ns for told in before.of(o.RuntimeEvent) if told.action != "listed")
+    cli("kill", "--signal", "TERM", ended)
+    cli("wait", ended)
+    cli("rm", ended)
+    brief = cli("run", "-d", "--network", "none", IMAGE, "sh", "-c", "exit 9")
+    cli("wait", brief)
+    cli("rm", brief)
+    async with Listening(docker_engine.host, resume_after_ns=cursor) as after:
+        await after.until_ok()
+        await after.until(lambda: "destroy" in after.actions(brief))
+        assert after.actions(ended) == ["die", "destroy"]
+        assert after.actions(brief) == ["create", "start", "die", "destroy"]
+        assert after.actions(running) == []
+        codes = {told.container_id: told.exit_code for told in after.of(o.RuntimeEvent) if told.action == "die"}
+        assert (codes[ended], codes[brief]) == (5, 9)
+        assert after.of(o.Lost) == []
+        cli("rm", "-f", running)
+        await after.until(lambda: "destroy" in after.actions(running))
+    assert (after.source.last_event_ns or 0) > cursor
+
+
+@live
+async def test_more_than_docker_remembers_is_declared_by_the_next_run(docker_engine: DockerEngine) -> None:
+    """From the last event of the earlier run to the oldest that Docker still has; the newest are told."""
+    async with Listening(docker_engine.host) as before:
+        await before.until_ok()
+        id_ = docker_engine.run()
+        await before.until(lambda: before.actions(id_) == ["create", "start"])
+    cursor = before.source.last_event_ns
+    with contextlib.closing(docker_engine.client()) as client:
+        container = client.containers.get(id_)
+        for _ in range(140):
+            container.pause()
+            container.unpause()
+    docker_engine.cli("rm", "-f", id_)
+    async with Listening(docker_engine.host, resume_after_ns=cursor) as after:
+        await after.until(lambda: "destroy" in after.actions(id_))
+        await after.until_ok()
+        (lost,) = after.of(o.Lost)
+        assert lost.count is None
+        assert nanoseconds(lost.first) == cursor
+        oldest_ns = after.of(o.RuntimeEvent, id_)[0].time_ns
+        assert cursor is not None and cursor < (nanoseconds(lost.last) or 0) <= oldest_ns
+        assert 200 < len(after.actions(id_)) < 280
+
+
+@live
+async def test_a_daemon_that_was_restarted_between_two_runs_is_declared(own_engine: DockerEngine) -> None:
+    """What it knew went with it."""
+    async with Listening(own_engine.host) as before:
+        await before.until_ok()
+        id_ = own_engine.run()
+        await before.until(lambda: before.actions(id_) == ["create", "start"])
+    own_engine.restart()
+    async with Listening(own_engine.host, resume_after_ns=before.source.last_event_ns) as after:
+        await after.until_ok()
+        (lost,) = after.of(o.Lost)
+        assert nanoseconds(lost.first) == before.source.last_event_ns
+    async with Listening(own_engine.host) as fresh:
+        await fresh.until_ok()
+        assert fresh.of(o.Lost) == []
 
 
 @live
@@ -398,6 +474,48 @@ async def test_events_that_docker_forgot_are_declared(short_path: Path) -> None:
         daemon.drop()
         await listening.until(lambda: listening.of(o.Lost))
         assert listening.of(o.Lost)[0].count is None
+
+
+async def test_a_later_run_goes_on_after_the_event_that_was_taken_in(short_path: Path) -> None:
+    """That one is not told again; what came after it is, once, however it comes."""
+    async with Daemon(short_path) as daemon, Listening(daemon.host, resume_after_ns=5) as listening:
+        assert listening.source.last_event_ns == 5
+        daemon.history = daemon.replayed = [event("start", 5), event("die", 6)]
+        await followed(listening, daemon)
+        await listening.until(lambda: listening.actions(ID) == ["die"])
+        await daemon.say(event("start", 7))
+        await listening.until(lambda: listening.actions(ID) == ["die", "start"])
+        assert listening.source.last_event_ns == 7
+        assert listening.of(o.Lost) == []
+        assert any("since=0.000000005" in path for path in daemon.asked if "until" not in path)
+
+
+async def test_a_later_run_whose_daemon_forgot_declares_it_once_connected(short_path: Path) -> None:
+    """Also when the first attempts fail; what is left is told."""
+    async with Daemon(short_path) as daemon:
+        daemon.refused["until"] = 500
+        daemon.history = [event("die", 8 * NS)]
+        async with Listening(daemon.host, resume_after_ns=5 * NS) as listening:
+            await listening.until(lambda: listening.of(o.Degraded))
+            assert listening.of(o.Lost) == []
+            daemon.refused.clear()
+            await listening.until_ok()
+            (lost,) = listening.of(o.Lost)
+            assert (lost.first, lost.last) == ("1970-01-01T00:00:05.000000000Z", "1970-01-01T00:00:08.000000000Z")
+            assert listening.actions(ID) == ["die"]
+
+
+async def test_events_that_the_stream_skipped_are_taken_from_what_docker_remembers(short_path: Path) -> None:
+    """It leaves out listeners that are slow and tells nobody."""
+    async with Daemon(short_path) as daemon, Listening(daemon.host, relist="100ms") as listening:
+        await followed(listening, daemon)
+        now_ns = time.time_ns()
+        await daemon.say(event("start", now_ns))
+        await listening.until(lambda: listening.actions(ID) == ["start"])
+        daemon.history = [event("start", now_ns), event("die", now_ns + 1)]
+        await listening.until(lambda: listening.actions(ID) == ["start", "die"])
+        await daemon.say(event("die", now_ns + 1), event("start", now_ns + 2))
+        await listening.until(lambda: listening.actions(ID) == ["start", "die", "start"])
 
 
 async def test_what_the_stream_replays_does_not_hide_a_loss(short_path: Path) -> None:
