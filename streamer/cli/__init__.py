@@ -29,6 +29,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("run", "run", "watch this host and publish until stopped"),
     Command("once", "once", "look at this host once: a table on a terminal, JSON Lines otherwise"),
     Command("check", "check", "probe configuration, host, Docker and sinks; say what to do about what is missing"),
+    Command("verify", "verify", "read a stream back and say what is missing, out of order or not as the schema says"),
     Command("healthcheck", "healthcheck", "ask a running agent whether it is ready; for HEALTHCHECK lines"),
     Command("topics", "topics", "create the Kafka topics with the right partitions, compaction and retention"),
     Command("schema", "schema", "print the schemas of all records; check that they stay compatible"),

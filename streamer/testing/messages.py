@@ -71,7 +71,7 @@ class Speaker:
         common = self._common(topic)
         about = {
             "container_id": container,
-            "incarnation": "boot:memory:7",
+            "incarnation": f"boot:memory:{container}",
             "runtime": "docker",
             "cgroup_path": f"/docker/{container}",
         }
