@@ -65,6 +65,7 @@ class Audit:
         self._order: Recent[tuple[str, str, str], tuple[int, int]] = Recent(_MOST_CONTAINERS)
         self._trimmed: dict[str, Place] = {}
         self._begun: set[tuple[str, str]] = set()
+        self._held: set[tuple[str, str]] = set()  # hosts and topics of which there is anything
         self._kept_from: dict[tuple[str, str], int] = {}
 
     def read(self, batch: Batch) -> None:
@@ -161,6 +162,8 @@ class Audit:
 
     def _first_time(self, ledger: Ledger, place: Place, raw: Raw, record: Record) -> None:
         topic, number, id_ = ledger.topic, record.seq, hash(record.id)
+        if not ledger.seen:
+            self._held.add((ledger.host_id, topic.suffix))
         ledger.seen += 1
         ids = self._ids[topic.suffix]
         ids.of_number.put((ledger.number, number), id_)
@@ -274,7 +277,9 @@ class Audit:
         """All that was noticed from then on (ms since 1970) would still be there; None: everything would."""
         times = [self._kept_from.get(key) for key in ((host_id, topic.suffix), ("", topic.suffix), ("", ""))]
         known = [time for time in times if time is not None]
-        return max(known) if known else self._kept_from.get(("*", topic.suffix))
+        if not known and (host_id, topic.suffix) not in self._held:
+            return self._kept_from.get(("*", topic.suffix))
+        return max(known) if known else None
 
     def _row(self, ledger: Ledger, newest: int) -> Row:
         about = self._epochs[ledger.host_id, ledger.epoch]
