@@ -253,11 +253,7 @@ class Audit:
                 if topic.suffix in self._epochs[host_id, epoch].marks and topic.suffix in self._topics and not topic.compacted:
                     self._ledger(host_id, epoch, topic)
         newest = {host_id: max(epoch for host, epoch in self._epochs if host == host_id) for host_id, _ in self._epochs}
-        rows = [
-            self._row(self._ledgers[key], newest[key[0]])
-            for key in sorted(self._ledgers)
-            if key[2] in self._topics or self._ledgers[key].seen
-        ]
+        rows = [self._row(self._ledgers[key], newest[key[0]]) for key in sorted(self._ledgers) if key[2] in self._topics]
         self._orphans()
         for host_id, clock in self._clocks.items():
             for text in clock.findings():

@@ -125,14 +125,16 @@ class KafkaReader:
         there = await consumer.topics()  # of all topics: to ask for one by name can make it
         by_name = {f"{self._selection.prefix}.{topic.suffix}": topic for topic in self._selection.topics}
         self.notes += [f"there is no topic {name}" for name in by_name if name not in there]
-        by_partition = {
-            TopicPartition(name, number): topic
-            for name, topic in by_name.items()
-            for number in sorted(consumer.partitions_for_topic(name) or ())
-        }
-        if not by_partition:
+        by_name = {name: topic for name, topic in by_name.items() if name in there}
+        if not by_name:
             return
-        await consumer._client.set_topics({partition.topic for partition in by_partition})
+        await consumer._client.set_topics(by_name)  # from now on metadata is asked for these alone
+        by_partition: dict[TopicPartition, Topic] = {}
+        for name, topic in by_name.items():
+            numbers = consumer.partitions_for_topic(name)
+            if not numbers:
+                raise NotConnected(f"topic {name} is there, but the broker does not say which partitions it has")
+            by_partition.update({TopicPartition(name, number): topic for number in sorted(numbers)})
         consumer.assign(list(by_partition))
         starts = await consumer.beginning_offsets(list(by_partition))
         ends = await consumer.end_offsets(list(by_partition))
