@@ -55,16 +55,16 @@ class JsonLinesReader:
     async def open(self) -> None:
         try:
             # Non-blocking: a FIFO without a writer would be waited for.
-            self._file = os.fdopen(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb", buffering=0)
-            status = os.fstat(self._file.fileno())
+            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise PermanentlyRefused(
                 f"{self._path}: {os.strerror(error.errno or 0)}", remedy="name a file that can be read"
             ) from error
+        status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            await self.close()
+            os.close(fd)
             raise PermanentlyRefused(f"{self._path} is no regular file", remedy="let what comes go into a file, and name that")
-        self._size = status.st_size
+        self._file, self._size = os.fdopen(fd, "rb", buffering=0), status.st_size
 
     async def batches(self) -> AsyncIterator[Batch]:
         place = Place(self._path, "line ", trimmed="--since" if self._since_ms is not None else "", from_ms=self._since_ms)
