@@ -162,14 +162,17 @@ class KafkaServer(Server):
     address        plain text, no authentication
     sasl_address   SCRAM-SHA-512, SCRAM-SHA-256 and PLAIN: users `agent` (may do anything) and `guest` (may do nothing)
     tls_address    the same over TLS; `ca` is the certificate's authority
+
+    advertised_port  what clients of the first listener are told to connect to: a proxy's, which leads back here. 0: its own
     """
 
     program, package = "java", "default-jre-headless"
     password: Final = "p@ss:w/rd"  # what has to be percent-encoded in a URL
 
-    def __init__(self, **properties: str) -> None:
+    def __init__(self, *, advertised_port: int = 0, **properties: str) -> None:
         self.libs = kafka_libs()
         super().__init__()
+        self._advertised_port = advertised_port or self.port
         self.sasl_port, self.tls_port, self._controller_port = free_port(), free_port(), free_port()
         self.ca = self.directory / "ca.pem"
         self._make_certificate()
@@ -225,14 +228,14 @@ class KafkaServer(Server):
         users = " ".join(f'user_{user}="{self.password}"' for user in ("agent", "guest"))
         plain = module.format("plain.PlainLoginModule") + f" {users};"
         ports = {"PLAINTEXT": self.port, "SASL_PLAINTEXT": self.sasl_port, "SASL_SSL": self.tls_port}
-        clients = ",".join(f"{name}://{'localhost' if 'SSL' in name else '127.0.0.1'}:{port}" for name, port in ports.items())
+        clients = _listeners(ports)
         lines = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
             "controller.listener.names": "CONTROLLER",
             "listeners": f"{clients},CONTROLLER://127.0.0.1:{self._controller_port}",
-            "advertised.listeners": clients,
+            "advertised.listeners": _listeners({**ports, "PLAINTEXT": self._advertised_port}),
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT," + ",".join(f"{name}:{name}" for name in ports),
             "inter.broker.listener.name": "PLAINTEXT",
             "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
@@ -277,6 +280,10 @@ class KafkaServer(Server):
             ["keytool", "-exportcert", "-rfc", "-file", str(self.ca), *store],
         ):
             subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+def _listeners(ports: dict[str, int]) -> str:
+    return ",".join(f"{name}://{'localhost' if 'SSL' in name else '127.0.0.1'}:{port}" for name, port in ports.items())
 
 
 def kafka_libs() -> Path:
