@@ -64,6 +64,11 @@ class Server:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def running(self) -> bool:
+        """It was started and has not ended; it may be frozen."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         self.launch()
@@ -118,7 +123,7 @@ class Server:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _signal(self, number: int) -> None:
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self.running:
             os.killpg(self._process.pid, number)
 
     def _wait(self) -> None:
