@@ -19,10 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from streamer.sinks.kafka import create_topics
 from tests.faults import streams
@@ -38,6 +41,7 @@ _READY_SECONDS: Final = 30.0
 _SETTLE_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 60.0
 _PARTITIONS: Final = 2
+_KAFKA_DISK: Final = "256m"
 
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "publishing": {"heartbeat": "500ms"},
@@ -47,18 +51,32 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
 
 
 class Parts:
-    """A Kafka whose clients come through a proxy's port, and a Redis that forgets nothing it acknowledged. A context manager."""
+    """A Kafka whose clients come through a proxy's port, and a Redis that forgets nothing it acknowledged. A context manager.
+
+    kafka_disk  what is full when a file fills it
+    """
+
+    kafka: KafkaServer
 
     def __init__(self) -> None:
         self.kafka_proxy_port, self.redis_proxy_port = _proxy_port(), _proxy_port()
-        self.kafka = KafkaServer(advertised_port=self.kafka_proxy_port)
+        self.kafka_disk = Path(tempfile.mkdtemp(prefix="streamer-kafka-disk-"))
         self.redis = RedisServer(durable=True)
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, self.kafka_disk, ignore_errors=True)
+            _run("mount", "-t", "tmpfs", "-o", f"size={_KAFKA_DISK}", "tmpfs", str(self.kafka_disk))
+            stack.callback(_run, "umount", "--lazy", str(self.kafka_disk))
+            self.kafka = stack.enter_context(
+                KafkaServer(
+                    advertised_port=self.kafka_proxy_port,
+                    log_dirs=str(self.kafka_disk / "data"),
+                    log_segment_delete_delay_ms="1000",
+                )
+            )
             stack.enter_context(self.redis)
-            stack.enter_context(self.kafka)
             self._open = stack.pop_all()
         return self
 
@@ -201,19 +219,24 @@ class World:
             self.directory / "agent.log",
         )
         self.ledger = Ledger()
-        self._rate, self._settings = rate, settings or {}
+        self._rate = rate
+        self._settled = False
+        self._settings = {
+            name: {**SETTINGS.get(name, {}), **(settings or {}).get(name, {})} for name in {**SETTINGS, **(settings or {})}
+        }
+        self._settings["publishing"]["prefix"] = self.prefix
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            stack.callback(self.parts.mend)
             stack.enter_context(self.kafka_proxy)
             stack.enter_context(self.redis_proxy)
+            stack.callback(self._leave_no_messages)
             self.log = stack.enter_context(KernelLog())
             self.workload = Workload(self.ledger, self.log, random.Random(f"{self.seed}/workload"), rate=self._rate)
             stack.callback(self.workload.close)
             stack.callback(self.agent.kill)
-            self._configure()
+            self.configure()
             asyncio.run(create_topics(self.urls["kafka"], self.prefix, partitions=_PARTITIONS))
             self.agent.start()
             self.agent.wait_ready()
@@ -234,10 +257,30 @@ class World:
         """Undo something before the world ends, however it ends."""
         self._open.callback(act)
 
+    def configure(self, **sections: dict[str, Any]) -> None:
+        """Write the agent's configuration, for its next start: the world's, and these sections over it."""
+        self._settings = {name: {**self._settings.get(name, {}), **keys} for name, keys in {**self._settings, **sections}.items()}
+        lines = [f'host_id = "{_HOST_ID}"', 'drain = "30s"']
+        for name, keys in self._settings.items():
+            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]
+        self.config.write_text("\n".join(lines) + "\n")
+
+    def set_in_topics(self, name: str, value: str) -> None:
+        """A setting of all topics of this world."""
+
+        async def alter(admin: AIOKafkaAdminClient) -> None:
+            topics = [topic for topic in await admin.list_topics() if topic.startswith(f"{self.prefix}.")]
+            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {name: value}) for topic in topics])
+
+        self._ask_kafka(alter)
+
     # the end
 
     def settle(self) -> None:
-        """All is well again and everything that happened has had its chance to be told."""
+        """All is well again and everything that happened has had its chance to be told. A second time it does nothing."""
+        if self._settled:
+            return
+        self._settled = True
         self.kafka_proxy.forward()
         self.redis_proxy.forward()
         self.parts.mend()
@@ -270,13 +313,27 @@ class World:
         """Nobody needs the evidence."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _configure(self) -> None:
-        sections = {name: {**SETTINGS.get(name, {}), **self._settings.get(name, {})} for name in {**SETTINGS, **self._settings}}
-        sections["publishing"]["prefix"] = self.prefix
-        lines = [f'host_id = "{_HOST_ID}"', 'drain = "30s"']
-        for name, keys in sections.items():
-            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]
-        self.config.write_text("\n".join(lines) + "\n")
+    def _ask_kafka(self, ask: Callable[[AIOKafkaAdminClient], Awaitable[None]]) -> None:
+        async def run() -> None:
+            admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka_proxy.address)
+            await admin.start()
+            try:
+                await ask(admin)
+            finally:
+                await admin.close()
+
+        asyncio.run(run())
+
+    def _leave_no_messages(self) -> None:
+        """Brokers as they were, for the next world."""
+
+        async def delete(admin: AIOKafkaAdminClient) -> None:
+            await admin.delete_topics([topic for topic in await admin.list_topics() if topic.startswith(f"{self.prefix}.")])
+
+        self.kafka_proxy.forward()
+        self.parts.mend()
+        self._ask_kafka(delete)
+        self.parts.redis.cli("FLUSHALL")
 
     def _is_in_file(self, path: str) -> bool:
         with self.file.open("rb") as file:
@@ -293,6 +350,10 @@ class World:
         write("ledger.jsonl", self.ledger.as_records())
         for stream in kept[:-1]:
             write(f"{stream.sink}.jsonl", list(stream.records()))
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
 
 
 def _proxy_port() -> int:
