@@ -63,13 +63,19 @@ class Stream:
 
 @dataclass
 class Verdict:
-    """How a stream compares. All lists are texts for people; all of them empty: the promise was kept."""
+    """How a stream compares. All lists are texts for people; all of them empty: the promise was kept.
+
+    gaps      losses that the agent declared
+    troubles  how often it said that a part of it was degraded: whether it noticed the fault at all
+    covered   facts and messages that are missing and declared
+    """
 
     sink: str
     facts: int = 0
     messages: int = 0
     repeats: int = 0
     gaps: int = 0
+    troubles: int = 0
     covered: int = 0
     losses: list[str] = field(default_factory=list)
     disorder: list[str] = field(default_factory=list)
@@ -191,6 +197,7 @@ def judge(ledger: Ledger, stream: Stream, *, memory_kept: bool = True, times_hol
     once = list(first_of.values())
     gaps = _Gaps((r for r in once if r["type"] == "control" and r.get("kind") == "gap"), stream.sink)
     verdict.gaps = gaps.count
+    verdict.troubles = sum(r["type"] == "control" and r.get("kind") == "degraded" for r in once)
     verdict.wrong += gaps.unbounded
     declared = _check_numbers(records, gaps, verdict)
     _Facts(ledger, once, gaps, verdict, memory_kept=memory_kept, times_hold=times_hold).check(declared)
@@ -279,14 +286,16 @@ class _Facts:
         self._ledger, self._gaps, self._verdict = ledger, gaps, verdict
         self._memory_kept, self._times_hold = memory_kept, times_hold
         self._told: dict[tuple[str, str], list[Record]] = defaultdict(list)  # (event, incarnation or id)
-        self._kills: dict[str, list[Record]] = defaultdict(list)  # by container id or cgroup path
+        self._kills: dict[str, list[Record]] = defaultdict(list)  # by container id
+        ids = {life.container_id for life in ledger.lives()}
         for record in once:
             if record["type"] == LIFECYCLE:
                 self._told[record["event"], record["incarnation"]].append(record)
                 self._told[record["event"], record["container_id"]].append(record)
             elif record["type"] == OOM:
-                for place in {record["container_id"], record.get("killed_cgroup", "")}:
-                    self._kills[place].append(record)
+                # of a victim that was gone before it was known, the container is the nearest one above it
+                cgroup = record.get("killed_cgroup")
+                self._kills[cgroup if cgroup in ids else record["container_id"]].append(record)
         self._missing: dict[str, list[str]] = {LIFECYCLE: [], OOM: []}
 
     def check(self, declared: Counter[str]) -> None:

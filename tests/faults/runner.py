@@ -50,11 +50,12 @@ class Outcome(NamedTuple):
 
 def run(name: str, parts: Parts, seed: int, *, kills: int = 50) -> Outcome:
     """Run one fault; whatever happens becomes an outcome."""
-    world = World(parts, seed, kills=kills)
+    fault = FAULTS[name]
+    world = World(parts, seed, kills=kills, prepare=fault.prepare)
     verdicts: list[Verdict] = []
     try:
         with world:
-            FAULTS[name].act(world)
+            fault.act(world)
             world.settle()
             verdicts = world.verdicts()
     except Exception:  # noqa: BLE001  thousands of runs go on after one that could not be finished, which counts as broken
@@ -72,6 +73,7 @@ _COLUMNS: Final = (
     "facts done",
     "messages",
     "repeats",
+    "troubles told",
     "declared gaps",
     "covered",
     "undeclared losses",
@@ -81,7 +83,7 @@ _COLUMNS: Final = (
 
 
 def table(outcomes: Iterable[Outcome]) -> str:
-    """A row for each fault. Facts are counted once, messages and what follows in all three sinks together."""
+    """A row for each fault. Facts and troubles are counted once, the rest in all three sinks together."""
     rows: dict[str, list[int]] = {}
     for outcome in outcomes:
         row = rows.setdefault(outcome.fault, [0] * (len(_COLUMNS) - 1))
@@ -91,6 +93,7 @@ def table(outcomes: Iterable[Outcome]) -> str:
             max((v.facts for v in verdicts), default=0),
             sum(v.messages for v in verdicts),
             sum(v.repeats for v in verdicts),
+            max((v.troubles for v in verdicts), default=0),
             sum(v.gaps for v in verdicts),
             sum(v.covered for v in verdicts),
             sum(len(v.losses) for v in verdicts),

@@ -154,9 +154,10 @@ def kafka_full(world: World) -> None:
     world.at_the_end(lambda: ballast.unlink(missing_ok=True))
     _fill(ballast)
     world.wait(1.0, 3.0)
+    if kafka.running:
+        world.problems.append("the broker did not mind its full disk")
     ballast.unlink()
-    if not kafka.running:
-        kafka.start()
+    world.parts.mend()
     world.wait(0.5, 1.0)
 
 
@@ -189,16 +190,12 @@ def redis_emptied(world: World) -> None:
 
 
 def _state_disk(world: World) -> None:
-    """A small disk of its own under the state directory; the agent is started anew on it."""
-    world.agent.stop()
+    """A small disk of its own under the state directory."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_STATE_DISK_BYTES}", "tmpfs", str(world.state_dir)], check=True)
     world.at_the_end(lambda: subprocess.run(["umount", "--lazy", str(world.state_dir)], check=True))
-    world.agent.start()
-    world.agent.wait_ready()
 
 
 def state_disk_full(world: World) -> None:
-    _state_disk(world)
     world.wait(0.2, 1.0)
     ballast = world.state_dir / "ballast"
     _fill(ballast)
@@ -222,7 +219,6 @@ def _fill(ballast: Path) -> None:
 
 
 def state_read_only(world: World) -> None:
-    _state_disk(world)
     world.wait(0.5, 1.0)
     world.agent.stop()
     _remount(world, "ro")
@@ -269,28 +265,31 @@ def _damage(world: World, file: Path) -> None:
 # Docker
 
 
+def _with_docker(world: World) -> None:
+    """An engine of its own, which the agent listens to."""
+    world.docker_engine = world.enter(DockerEngine(live_restore=True))
+    world.configure(docker={"enabled": True, "host": world.docker_engine.host})
+
+
 def docker_restarted(world: World) -> None:
     """Containers go on while the daemon is away; one ends meanwhile, others come and go afterwards."""
-    with DockerEngine(live_restore=True) as engine:
-        world.at_the_end(world.agent.kill)
-        world.agent.stop()
-        world.configure(docker={"enabled": True, "host": engine.host})
-        world.agent.start()
-        world.agent.wait_ready()
-        docker = Docker(engine, world.ledger)
-        running = [docker.run() for _ in range(3)]
-        world.wait(0.2, 1.0)
-        engine.stop() if world.chance.random() < 0.5 else engine.kill()
-        world.wait(0.2, 1.0)
-        ended = docker.end_process(running.pop())
-        world.wait(0.2, 1.0)
-        engine.start()
-        ended()
-        running.append(docker.run())
-        docker.remove(running.pop(0))
-        docker.run_and_end()
-        world.wait(0.2, 0.5)
-        world.settle()  # the agent tells of the last ends while the daemon still answers
+    engine = world.docker_engine
+    docker = Docker(engine, world.ledger)
+    running = [docker.run() for _ in range(3)]
+    world.wait(0.2, 1.0)
+    if world.chance.random() < 0.5:
+        engine.stop()
+    else:
+        engine.kill()
+    world.wait(0.2, 1.0)
+    ended = docker.end_process(running.pop())
+    world.wait(0.2, 1.0)
+    engine.start()
+    ended()
+    docker.run()
+    docker.remove(running.pop(0))
+    docker.run_and_end()
+    world.wait(0.2, 0.5)
 
 
 # the kernel's word
@@ -299,7 +298,7 @@ def docker_restarted(world: World) -> None:
 def kernel_log_overrun(world: World) -> None:
     before = _WRITERS_OF_THE_LOG.read_text()
     world.at_the_end(lambda: _WRITERS_OF_THE_LOG.write_text(before))
-    _WRITERS_OF_THE_LOG.write_text("on")
+    _WRITERS_OF_THE_LOG.write_text("on\n")
     world.wait(0.2, 1.0)
     world.agent.pause()
     for number in range(3):
@@ -335,14 +334,13 @@ def _oldest_record() -> int:
         os.close(log)
 
 
-def inotify_overflow(world: World) -> None:
+def _with_a_short_queue(world: World) -> None:
     before = _QUEUE.read_text()
     world.at_the_end(lambda: _QUEUE.write_text(before))
-    world.agent.stop()
     _QUEUE.write_text("256")  # holds for what is opened from now on
-    world.agent.start()
-    world.agent.wait_ready()
-    _QUEUE.write_text(before)
+
+
+def inotify_overflow(world: World) -> None:
     world.wait(0.2, 0.5)
     world.agent.pause()
     for number in range(world.chance.randint(60, 120)):
@@ -367,13 +365,15 @@ def clock_stepped(world: World) -> None:
 class Fault(NamedTuple):
     """A row of the table.
 
-    act       does it to a world
-    about     what it does, for people
-    guest     only inside the guest: it changes what belongs to the whole machine
+    act      does it to a world
+    about    what it does, for people
+    prepare  changes the world before its agent is started
+    guest    only inside the guest: it changes what belongs to the whole machine
     """
 
     act: Callable[[World], None]
     about: str
+    prepare: Callable[[World], object] = lambda world: None
     guest: bool = False
 
 
@@ -401,13 +401,13 @@ FAULTS: Final[dict[str, Fault]] = {
     "kafka-refusing": Fault(kafka_refusing, "NOT_ENOUGH_REPLICAS for a while"),
     "redis-full": Fault(redis_full, "OOM command not allowed for a while"),
     "redis-emptied": Fault(redis_emptied, "FLUSHALL: everything it had acknowledged is gone"),
-    "docker-restarted": Fault(docker_restarted, "the daemon stopped or killed and started, containers go on"),
-    "state-disk-full": Fault(state_disk_full, "no byte of room in --state-dir for a while"),
-    "state-read-only": Fault(state_read_only, "--state-dir cannot be written for a whole run"),
+    "docker-restarted": Fault(docker_restarted, "the daemon stopped or killed and started, containers go on", _with_docker),
+    "state-disk-full": Fault(state_disk_full, "no byte of room in --state-dir for a while", _state_disk),
+    "state-read-only": Fault(state_read_only, "--state-dir cannot be written for a whole run", _state_disk),
     "state-damaged": Fault(state_damaged, "random bytes in the files of --state-dir, or a part of them, twice"),
     "kernel-log-overrun": Fault(
         kernel_log_overrun, "more records than the ring holds while the agent is stopped, kills among them"
     ),
-    "inotify-overflow": Fault(inotify_overflow, "more events than the queue holds while the agent is stopped"),
+    "inotify-overflow": Fault(inotify_overflow, "more events than the queue holds while the agent is stopped", _with_a_short_queue),
     "clock-stepped": Fault(clock_stepped, "the wall clock jumps forward and back", guest=True),
 }

@@ -217,6 +217,16 @@ def test_a_kill_known_from_a_counter_needs_no_pid_but_is_told_once(done: Ledger,
     assert "told as 2" in judge(done, told.stream()).wrong[0]
 
 
+def test_a_kill_in_a_cgroup_that_was_gone_is_found_by_its_path(done: Ledger, told: Teller) -> None:
+    """What is left to name as the container is the folder above; the kernel's word names the cgroup."""
+    tell_all(told)
+    done.made("/f", "boot.memory.9", at(1))
+    told.life("created", "/f", 9, 1.5)
+    kill = next(record for record in told.log if record["type"] == "container.oom")
+    kill.update(container_id="/f", incarnation="boot.memory.9")
+    assert judge(done, told.stream()).kept
+
+
 def test_order_within_a_container_is_held(done: Ledger, told: Teller) -> None:
     """`created` late, a sample after `deleted` in a file, a predecessor's end after its successor's beginning."""
     tell_all(told)

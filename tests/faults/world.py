@@ -20,9 +20,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -34,7 +35,9 @@ from tests.faults.ledger import KernelLog, Ledger
 from tests.faults.proxy import FaultProxy
 from tests.faults.workload import Workload
 from tests.support.brokers import KafkaServer, RedisServer
+from tests.support.docker_engine import DockerEngine
 
+_T = TypeVar("_T")
 _ROOT: Final = Path(__file__).parents[2]
 _HOST_ID: Final = "fault-host"
 _READY_SECONDS: Final = 30.0
@@ -193,9 +196,18 @@ class World:
     times_hold    False once the clock was set
     """
 
+    docker_engine: DockerEngine
+
     def __init__(
-        self, parts: Parts, seed: int, *, rate: float = 20.0, kills: int = 50, settings: dict[str, dict[str, Any]] | None = None
+        self,
+        parts: Parts,
+        seed: int,
+        *,
+        rate: float = 20.0,
+        kills: int = 50,
+        prepare: Callable[[World], object] = lambda world: None,
     ) -> None:
+        """`prepare` is called before the agent is started for the first time."""
         self.parts, self.seed, self.kills = parts, seed, kills
         self.chance = random.Random(f"{seed}/fault")
         self.problems: list[str] = []
@@ -221,11 +233,9 @@ class World:
         self.ledger = Ledger()
         self._rate = rate
         self._settled = False
-        self._settings = {
-            name: {**SETTINGS.get(name, {}), **(settings or {}).get(name, {})} for name in {**SETTINGS, **(settings or {})}
-        }
-        self._settings["publishing"]["prefix"] = self.prefix
-        self._open = contextlib.ExitStack()
+        self._prepare = prepare
+        self._settings = SETTINGS
+        self._open, self._undo = contextlib.ExitStack(), contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -235,8 +245,10 @@ class World:
             self.log = stack.enter_context(KernelLog())
             self.workload = Workload(self.ledger, self.log, random.Random(f"{self.seed}/workload"), rate=self._rate)
             stack.callback(self.workload.close)
+            stack.callback(self._undo.close)
             stack.callback(self.agent.kill)
-            self.configure()
+            self.configure(publishing={"prefix": self.prefix})
+            self._prepare(self)
             asyncio.run(create_topics(self.urls["kafka"], self.prefix, partitions=_PARTITIONS))
             self.agent.start()
             self.agent.wait_ready()
@@ -253,9 +265,13 @@ class World:
         """Let things happen for a random time."""
         time.sleep(self.chance.uniform(least_seconds, most_seconds))
 
+    def enter(self, part: AbstractContextManager[_T]) -> _T:
+        """Something more that belongs to this world; it ends with it."""
+        return self._undo.enter_context(part)
+
     def at_the_end(self, act: Callable[[], object]) -> None:
         """Undo something before the world ends, however it ends."""
-        self._open.callback(act)
+        self._undo.callback(act)
 
     def configure(self, **sections: dict[str, Any]) -> None:
         """Write the agent's configuration, for its next start: the world's, and these sections over it."""
