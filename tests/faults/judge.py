@@ -202,7 +202,7 @@ def judge(ledger: Ledger, stream: Stream, *, memory_kept: bool = True, times_hol
     declared = _check_numbers(records, gaps, verdict)
     _Facts(ledger, once, gaps, verdict, memory_kept=memory_kept, times_hold=times_hold).check(declared)
     for log in stream.logs:
-        _check_order(log, verdict, whole=stream.whole)
+        _check_order(log, verdict, whole=stream.whole, times_hold=times_hold)
     return verdict
 
 
@@ -370,7 +370,7 @@ def _named(life: Life) -> str:
     return f"{life.container_id} ({life.incarnation.rpartition('.')[2] or '?'})"
 
 
-def _check_order(log: Sequence[Record], verdict: Verdict, *, whole: bool) -> None:
+def _check_order(log: Sequence[Record], verdict: Verdict, *, whole: bool, times_hold: bool) -> None:
     """After dropping repeats: created, updated, deleted; one incarnation after the other; samples by time."""
     seen: set[str] = set()
     rank: dict[str, int] = {}
@@ -382,7 +382,7 @@ def _check_order(log: Sequence[Record], verdict: Verdict, *, whole: bool) -> Non
         seen.add(record["id"])
         incarnation = record["incarnation"]
         if record["type"] == STATS:
-            if record["time_ms"] < sampled.get(incarnation, 0):
+            if times_hold and record["time_ms"] < sampled.get(incarnation, 0):
                 verdict.disorder.append(f"{record['id']} comes after a later sample")
             sampled[incarnation] = record["time_ms"]
             if whole and rank.get(incarnation, 0) == _RANK["deleted"]:

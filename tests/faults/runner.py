@@ -18,6 +18,7 @@ class Outcome(NamedTuple):
     """One run.
 
     verdicts  one for each sink; none when it could not be judged
+    audits    exit code and report of `streamer verify` for each sink
     problems  what went wrong beside the streams
     evidence  a directory with the streams, the ledger and the agent's log; None: all was well and it is gone
     """
@@ -26,6 +27,7 @@ class Outcome(NamedTuple):
     seed: int
     kills: int
     verdicts: list[Verdict]
+    audits: dict[str, tuple[int, str]]
     problems: list[str]
     evidence: Path | None
 
@@ -53,18 +55,23 @@ def run(name: str, parts: Parts, seed: int, *, kills: int = 50) -> Outcome:
     fault = FAULTS[name]
     world = World(parts, seed, kills=kills, prepare=fault.prepare)
     verdicts: list[Verdict] = []
+    audits: dict[str, tuple[int, str]] = {}
     try:
         with world:
             fault.act(world)
             world.settle()
             verdicts = world.verdicts()
+            audits = world.audits()
+            world.problems += [
+                f"verify of {sink} exits with {code}: {text[-300:]}" for sink, (code, text) in audits.items() if code
+            ]
     except Exception:  # noqa: BLE001  thousands of runs go on after one that could not be finished, which counts as broken
         world.problems.append(f"the run itself failed:\n{traceback.format_exc()}")
-    outcome = Outcome(name, seed, kills, verdicts, world.problems, world.directory)
-    if not outcome.kept:
-        return outcome
-    world.discard()
-    return outcome._replace(evidence=None)
+    outcome = Outcome(name, seed, kills, verdicts, audits, world.problems, world.directory)
+    if outcome.kept:
+        world.discard()
+        return outcome._replace(evidence=None)
+    return outcome._replace(evidence=world.keep())
 
 
 _COLUMNS: Final = (

@@ -37,6 +37,20 @@ def agent_killed(world: World) -> None:
         world.agent.start()
 
 
+def agent_killed_without_kafka(world: World) -> None:
+    """Killed while Kafka is down; started again after containers were removed and made meanwhile; then Kafka comes back."""
+    world.wait(0.5, 1.5)
+    world.parts.kafka.kill()
+    world.wait(0.5, 1.5)
+    world.agent.kill()
+    world.wait(0.5, 2.0)
+    world.agent.start()
+    world.agent.wait_ready()
+    world.wait(0.2, 1.0)
+    world.parts.kafka.start()
+    world.wait(0.5, 1.0)
+
+
 def agent_paused(world: World) -> None:
     for _ in range(2):
         world.wait(0.2, 1.0)
@@ -202,6 +216,7 @@ def state_disk_full(world: World) -> None:
     world.wait(1.0, 3.0)
     if world.chance.random() < 0.5:
         world.agent.kill()
+        world.memory_kept = False  # what could not be written down is gone with it
         world.agent.start()
         world.agent.wait_ready()
         world.wait(0.5, 1.0)
@@ -221,6 +236,7 @@ def _fill(ballast: Path) -> None:
 def state_read_only(world: World) -> None:
     world.wait(0.5, 1.0)
     world.agent.stop()
+    world.memory_kept = False  # of the run that now begins
     _remount(world, "ro")
     world.agent.start()
     world.agent.wait_ready()
@@ -380,6 +396,7 @@ class Fault(NamedTuple):
 FAULTS: Final[dict[str, Fault]] = {
     "none": Fault(lambda world: world.wait(1.0, 3.0), "nothing: what the others are compared with"),
     "agent-killed": Fault(agent_killed, "SIGKILL again and again at any moment, started anew after a random pause"),
+    "agent-killed-without-kafka": Fault(agent_killed_without_kafka, "SIGKILL while Kafka is down, started, then Kafka is started"),
     "agent-paused": Fault(agent_paused, "SIGSTOP and SIGCONT"),
     "two-agents": Fault(two_agents, "a second agent on the same state directory has to refuse with 78"),
     "kafka-killed": Fault(_with_kafka(_killed), "SIGKILL, started anew with its data"),

@@ -28,6 +28,7 @@ from typing import Any, Final, Self, TypeVar
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from streamer.cli import COMMANDS
 from streamer.sinks.kafka import create_topics
 from tests.faults import streams
 from tests.faults.judge import Stream, Verdict, contradictions, judge
@@ -43,6 +44,7 @@ _HOST_ID: Final = "fault-host"
 _READY_SECONDS: Final = 30.0
 _SETTLE_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 60.0
+_AUDIT_SECONDS: Final = 60.0
 _PARTITIONS: Final = 2
 _KAFKA_DISK: Final = "256m"
 
@@ -324,6 +326,36 @@ class World:
         self._write_evidence(kept)
         self.problems += contradictions(kept)
         return [judge(self.ledger, stream, memory_kept=self.memory_kept, times_hold=self.times_hold) for stream in kept]
+
+    def audits(self) -> dict[str, tuple[int, str]]:
+        """`streamer verify` on each sink: exit code and what it said. Empty where there is no such command."""
+        if not any(command.name == "verify" for command in COMMANDS):
+            return {}
+        running = {
+            sink: subprocess.Popen(
+                [sys.executable, "-m", "streamer", "verify", url, "--config", str(self.config)],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=_ROOT,
+            )
+            for sink, url in self.urls.items()
+        }  # fmt: skip
+        told: dict[str, tuple[int, str]] = {}
+        for sink, process in running.items():
+            try:
+                report, _ = process.communicate(timeout=_AUDIT_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                report, _ = process.communicate()
+                report += f"\nnot done after {_AUDIT_SECONDS:g} s"
+            told[sink] = process.returncode, report
+            (self.directory / f"verify-{sink}.txt").write_text(f"{report}\nexit code {process.returncode}\n")
+        return told
+
+    def keep(self) -> Path:
+        """Where the evidence is: inside the guest, whose temporary files end with it, it is carried out first."""
+        if "GUEST_DISK" not in os.environ:
+            return self.directory
+        place = _ROOT / ".cache" / "faults" / self.directory.name
+        return Path(shutil.copytree(self.directory, place, dirs_exist_ok=True))
 
     def discard(self) -> None:
         """Nobody needs the evidence."""
