@@ -106,7 +106,7 @@ class _Gaps:
         self.sequences: list[_SequenceGap] = []
         self._times: list[tuple[str, int, int]] = []
         self._log_numbers: list[tuple[int, int]] = []
-        self._paths: set[str] = set()
+        self._paths: Counter[str] = Counter()
         self.count = 0
         self.unbounded: list[str] = []
         for record in records:
@@ -136,7 +136,7 @@ class _Gaps:
         elif began is not None and ended is not None:
             self._times.append((component, began, ended))
         elif first.startswith("/") and first == last:
-            self._paths.add(first)
+            self._paths[first] += int(record.get("gap_count", 1))
 
     def cover_time(self, span: Span, *components: str) -> bool:
         """Whether one of these components was blind when this happened."""
@@ -145,8 +145,12 @@ class _Gaps:
         )
 
     def cover_life(self, life: Life) -> bool:
-        """Whether this container came and went unseen: all of its life lies in one time of blindness."""
-        if life.container_id in self._paths:
+        """Whether this container came and went unseen: all of its life lies in one time of blindness.
+
+        A gap that names its path is good for one of them only: ask once for each.
+        """
+        if self._paths[life.container_id] > 0:
+            self._paths[life.container_id] -= 1
             return True
         if life.deleted is None:
             return False
@@ -296,6 +300,7 @@ class _Facts:
                 # of a victim that was gone before it was known, the container is the nearest one above it
                 cgroup = record.get("killed_cgroup")
                 self._kills[cgroup if cgroup in ids else record["container_id"]].append(record)
+        self._unseen: list[Life] = []
         self._missing: dict[str, list[str]] = {LIFECYCLE: [], OOM: []}
 
     def check(self, declared: Counter[str]) -> None:
@@ -315,7 +320,9 @@ class _Facts:
     def _life(self, life: Life) -> None:
         key = life.incarnation or life.container_id
         created, deleted = self._told["created", key], self._told["deleted", key]
-        unseen = self._gaps.cover_life(life)
+        unseen = not created and not deleted and self._gaps.cover_life(life)
+        if unseen:
+            self._unseen.append(life)
         for event, told in (("created", created), ("deleted", deleted)):
             if len(told) > 1:
                 self._verdict.wrong.append(f"{event} of {key} has {len(told)} ids: {[record['id'] for record in told]}")
@@ -346,7 +353,7 @@ class _Facts:
         counted = by_pid.pop(None, 0)  # a counter's word, which knows no pid
         unmatched = [(life, kill) for life, kill in kills if not by_pid[kill.pid]]
         for life, kill in unmatched[counted:]:
-            covered = self._gaps.cover_kill(kill, memory_kept=self._memory_kept) or self._gaps.cover_life(life)
+            covered = self._gaps.cover_kill(kill, memory_kept=self._memory_kept) or any(life is gone for gone in self._unseen)
             self._lost(OOM, f"OOM kill of {kill.pid} in {_named(life)} (kernel log {kill.log_seq})", covered=covered)
         if len(told) > len(kills):
             ids = [record["id"] for record in told]

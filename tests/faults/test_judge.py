@@ -185,6 +185,9 @@ def test_a_gap_names_one_path(done: Ledger, told: Teller) -> None:
     done.removed("/f/short", at(300))
     told.gap("source.cgroup", gap_first="/f/short", gap_last="/f/short", gap_count=1)
     assert judge(done, told.stream()).kept
+    done.made("/f/short", "boot.memory.4", at(400))  # another of that name needs another word
+    done.removed("/f/short", at(400))
+    assert judge(done, told.stream()).losses == ["created /f/short (4)", "deleted /f/short (4)"]
 
 
 @pytest.mark.parametrize(("first", "last", "kept"), [("890", "900", True), ("901", "950", False)])
