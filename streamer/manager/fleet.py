@@ -65,6 +65,7 @@ class Fleet:
         self.labels = labels or LabelFilter()
         self._roster = Roster()
         self._kills = Kills(self._roster, self._say, self._stream, hierarchical=hierarchical_kills, log_readable=kmsg)
+        self._touched: list[Container] = []  # known better since the last checkpoint, though nothing was said
         self._docker_answers = None if docker else False  # None: its first list is still to come
         self._rules: dict[type, Callable[[Any, Now], list[Message]]] = {
             o.Appeared: self._appeared,
@@ -149,12 +150,14 @@ class Fleet:
         if whole:
             kept: dict[str, Kept | None] = {container.incarnation: keep(container) for container in self._roster.everyone()}
         else:
-            kept = {container.incarnation: keep(container) for container in self._roster.unsettled.values()}
+            touched = [c for c in self._touched if c in self._roster.open(c.owner.container_id)]
+            kept = {container.incarnation: keep(container) for container in (*self._roster.unsettled.values(), *touched)}
             for message in messages:
                 record = message.record
                 if isinstance(record, m.AboutContainer) and message.topic.lane == "durable" and record.incarnation not in kept:
                     container = self._roster.incarnation(record.container_id, record.incarnation)
                     kept[record.incarnation] = None if container is None else keep(container)
+        self._touched.clear()
         host = self._say.host
         return Checkpoint(epoch=host.epoch, boot_id=host.boot_id, wall_ns=now.wall_ns, kept=kept, whole=whole)
 
@@ -302,6 +305,7 @@ class Fleet:
         if told.action == "die":  # of the earliest run that has not ended yet; an old event told again may be of a run before it
             for container in [c for c in incarnations if c.exit_code is None and c.seen_ns <= told.time_ns][:1]:
                 container.exit_code = told.exit_code
+                self._touched.append(container)
         for container in incarnations:
             container.details = container.details._replace(name=known.name, image=known.image, labels=known.labels)
             said += self._advance(container, now)

@@ -77,11 +77,6 @@ class DockerSource:
     def status(self) -> Status:
         return self._status
 
-    @property
-    def last_event_ns(self) -> int | None:
-        """Of the newest event."""
-        return self._known.last.time_ns if self._known.last else None
-
     def version(self) -> Version | None:
         """Of the daemon, as it said at the last connect; None before."""
         return self._version

@@ -196,6 +196,19 @@ def test_a_checkpoint_holds_those_the_messages_are_about() -> None:
     assert [kept.path for kept in left_by(teller).inventory] == ["/b", "/c"]
 
 
+def test_an_exit_code_that_was_heard_is_kept_though_nothing_was_said() -> None:
+    """`die` came, the cgroup was still there: the next checkpoint has it, as Docker does not tell of it again; an ended one is not kept."""
+    teller = Teller()
+    teller.hear(event("create"), appeared(), event("die", exit_code=3))
+    first = teller.fleet.checkpoint([], teller.now())
+    assert [kept.exit_code for kept in first.kept.values() if kept] == [3]
+    assert teller.fleet.checkpoint([], teller.now()).kept == {}
+    teller.hear(event("create"), appeared(inode=8, at=5), event("die", at=6, exit_code=4))
+    teller.said.clear()
+    teller.hear(vanished(inode=8, at=7))
+    assert set(teller.fleet.checkpoint(teller.said, teller.now()).kept.values()) == {None}
+
+
 def test_a_damaged_state_file_is_a_gap_in_everything() -> None:
     """What it held is not known: of every topic of that epoch, and of facts, up to now."""
     after, first = next_run(Past(epoch=5, damaged="/s/state.db.damaged-1", damage="malformed"))
