@@ -64,7 +64,9 @@ class Fleet:
         self._scope = scope
         self.labels = labels or LabelFilter()
         self._roster = Roster()
-        self._kills = Kills(self._roster, self._say, self._stream, hierarchical=hierarchical_kills, log_readable=kmsg)
+        self._kills = Kills(
+            self._roster, self._say, self._stream, hierarchical=hierarchical_kills, log_readable=kmsg, said=self._past.kmsg_said
+        )
         self._touched: list[Container] = []  # known better since the last checkpoint, though nothing was said
         self._docker_answers = None if docker else False  # None: its first list is still to come
         self._rules: dict[type, Callable[[Any, Now], list[Message]]] = {
@@ -161,9 +163,11 @@ class Fleet:
         host = self._say.host
         return Checkpoint(epoch=host.epoch, boot_id=host.boot_id, wall_ns=now.wall_ns, kept=kept, whole=whole)
 
-    def oldest_untold_kill(self) -> int | None:
-        """The kernel-log number of the oldest kill that waits for a `created`; None: every kill that was heard of is told."""
-        return self._kills.oldest_untold()
+    def log_cursor(self, settled_seq: int) -> tuple[int, tuple[int, ...]]:
+        """Where a later run is to resume the kernel log, read up to `settled_seq`, and what it will hear of again."""
+        untold = self._kills.oldest_untold()
+        seq = settled_seq if untold is None else min(settled_seq, untold - 1)
+        return seq, self._kills.said_after(seq)
 
     def _restore(self, kept: Kept, now: Now) -> list[Message]:
         """Take over an incarnation of an earlier run; of an earlier boot: it has ended."""

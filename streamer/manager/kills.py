@@ -6,6 +6,7 @@ believed when the log, which is read at once, has not told of it a second later.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from streamer.manager.container import Container, LabelFilter, about
@@ -21,16 +22,33 @@ MOST_COUNTED: Final = 100  # of which only a counter tells, at once; the rest is
 
 
 class Kills:
-    """`hierarchical`: a cgroup's counter includes the kills below it (cgroup v2). `log_readable`: the kernel log is read."""
+    """`hierarchical`: a cgroup's counter includes the kills below it (cgroup v2). `log_readable`: the kernel log is read.
 
-    def __init__(self, roster: Roster, say: Narrator, stream: StreamTeller, *, hierarchical: bool, log_readable: bool) -> None:
+    `said`: kernel-log numbers of kills that an earlier run said, which are told again.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        say: Narrator,
+        stream: StreamTeller,
+        *,
+        hierarchical: bool,
+        log_readable: bool,
+        said: Iterable[int] = (),
+    ) -> None:
         self._roster, self._say, self._stream = roster, say, stream
         self._hierarchical = hierarchical
         self.log_readable = log_readable
+        self._said: dict[int, None] = dict.fromkeys(said)  # kernel-log numbers, ascending
 
     def told(self, seen: o.OomKilled, labels: LabelFilter, now: Now) -> list[Message]:
         """The kernel log told of a kill."""
+        if seen.seq in self._said:
+            return []
         container = self._roster.nearest(seen.killed_cgroup)
+        if container is None or container.said_created or seen.repeated:
+            self._said[seen.seq] = None
         if seen.repeated:  # told already, but the kernel's counter has it twice
             if container is not None:
                 self._count(container)
@@ -46,6 +64,7 @@ class Kills:
     def of(self, container: Container, seen: o.OomKilled, labels: LabelFilter, now: Now) -> Message:
         """The message about a kill in this container."""
         container.identify(labels)
+        self._said[seen.seq] = None
         self._count(container)
         return self._say.oom(seen, container.about, container.spec.memory_limit_bytes or None, now)
 
@@ -53,6 +72,11 @@ class Kills:
         """The kernel-log number of the oldest kill that waits for a `created`; None: every kill that was heard of is told."""
         waiting = (kept.seq for c in self._roster.unsettled.values() for kept in c.waiting if isinstance(kept, o.OomKilled))
         return min(waiting, default=None)
+
+    def said_after(self, seq: int) -> tuple[int, ...]:
+        """Numbers of said kills beyond the record that a later run resumes after; the others are forgotten."""
+        self._said = dict.fromkeys(sorted(number for number in self._said if number > seq))
+        return tuple(self._said)
 
     def check(self, container: Container, now: Now) -> None:
         """When the counter is ahead of the log, give the log a moment."""

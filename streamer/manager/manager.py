@@ -236,10 +236,11 @@ class Manager:
     def _with_cursors(self, point: Checkpoint) -> Checkpoint:
         """How far the sources were read, without what waits to be told."""
         log, runtime = self._sources.kernel_log, self._sources.runtime
-        told, untold = (log.settled_seq if log is not None else None), self._fleet.oldest_untold_kill()
-        if told is not None and untold is not None:
-            told = min(told, untold - 1)
-        return structs.replace(point, kmsg_seq=told, docker_ns=runtime.last_event_ns if runtime is not None else None)
+        log, runtime = self._sources.kernel_log, self._sources.runtime
+        settled = log.settled_seq if log is not None else None
+        seq, said = (None, ()) if settled is None else self._fleet.log_cursor(settled)
+        docker_ns = runtime.last_event_ns if runtime is not None else None
+        return structs.replace(point, kmsg_seq=seq, kmsg_said=said, docker_ns=docker_ns)
 
     def _now(self) -> Now:
         return Now(self._clock.wall_ns(), self._clock.monotonic_ns())

@@ -60,6 +60,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
     kept        incarnation -> what is to be kept of it; None: it has ended and that is said
     whole       `kept` is everything there is: whatever else is on disk has ended
     kmsg_seq    up to this record of the kernel log every kill is said; None: not read
+    kmsg_said   records after it whose kills are said already: a report spans several, and they are read again
     docker_ns   the newest event of Docker that was taken in, wall clock; None: none
     """
 
@@ -70,6 +71,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
     kept: dict[str, Kept | None] = {}
     whole: bool = False
     kmsg_seq: int | None = None
+    kmsg_said: tuple[int, ...] = ()
     docker_ns: int | None = None
 
 
@@ -86,6 +88,7 @@ class Past(Struct, frozen=True, kw_only=True):
     alive_ns: int = 0
     clean: bool = False
     kmsg_seq: int | None = None
+    kmsg_said: tuple[int, ...] = ()
     docker_ns: int | None = None
     inventory: tuple[Kept, ...] = ()
     damaged: str = ""

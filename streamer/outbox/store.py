@@ -187,6 +187,7 @@ class Store:
             alive_ns=facts.get("alive_ns", 0),
             clean=bool(facts.get("clean", 0)),
             kmsg_seq=facts.get("kmsg_seq"),
+            kmsg_said=tuple(map(int, facts.get("kmsg_said", "").split())),
             docker_ns=facts.get("docker_ns"),
             inventory=inventory,
         )
@@ -314,7 +315,12 @@ class Store:
         db.executemany("DELETE FROM inventory WHERE incarnation = ?", gone)
         db.executemany("INSERT OR REPLACE INTO inventory VALUES (?, ?)", there)
         self._say(
-            epoch=point.epoch, boot_id=point.boot_id, alive_ns=point.wall_ns, kmsg_seq=point.kmsg_seq, docker_ns=point.docker_ns
+            epoch=point.epoch,
+            boot_id=point.boot_id,
+            alive_ns=point.wall_ns,
+            kmsg_seq=point.kmsg_seq,
+            kmsg_said=" ".join(map(str, point.kmsg_said)),
+            docker_ns=point.docker_ns,
         )
 
     def _say(self, **facts: Any) -> None:

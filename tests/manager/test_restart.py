@@ -173,13 +173,26 @@ def test_kills_go_on_counting_and_keep_their_ids() -> None:
     assert deleted.oom_kills == 3
 
 
-def test_an_untold_kill_holds_back_the_cursor_of_the_log() -> None:
+def test_the_cursor_of_the_log_stays_before_what_is_not_said() -> None:
     """A kill that waits for its container's `created` would be missed by a run that resumed after it."""
     teller = Teller()
-    teller.hear(appeared(), kill(21), kill(22))
-    assert teller.fleet.oldest_untold_kill() == 21
+    teller.hear(appeared(), kill(21), kill(22, cgroup="/other"))
+    assert teller.fleet.log_cursor(30) == (20, (22,))
     teller.hear(event("create"))
-    assert teller.fleet.oldest_untold_kill() is None
+    assert teller.fleet.log_cursor(30) == (30, ())
+
+
+def test_a_kill_that_was_said_is_not_said_again_when_its_report_is_read_again() -> None:
+    """Its container may have left the inventory since: it would be told of another one under the same id."""
+    before = Teller(docker=False)
+    before.hear(appeared("/pod", 1), appeared("/pod/job", 8), kill(11, cgroup="/pod/job"), vanished("/pod/job", 8))
+    seq, said = before.fleet.log_cursor(10)
+    assert (seq, said) == (10, (11,))
+    past = msgspec.structs.replace(left_by(before), kmsg_seq=seq, kmsg_said=said)
+    after, _ = next_run(past, docker=False)
+    assert after.hear(kill(11, cgroup="/pod/job")) == []
+    assert [record.id.rpartition("/")[2] for record in after.hear(kill(12, cgroup="/pod"))] == ["12"]
+    assert after.fleet.log_cursor(10) == (10, (11, 12))
 
 
 def test_a_checkpoint_holds_those_the_messages_are_about() -> None:

@@ -38,7 +38,9 @@ def _store(where: Path, limits: Limits = ROOMY) -> Store:
 
 
 def _point(**more: object) -> Checkpoint:
-    return Checkpoint(**{"epoch": 1000, "boot_id": "boot", "wall_ns": 77, "kmsg_seq": 4, "docker_ns": 5, **more})  # type: ignore[arg-type]
+    return Checkpoint(
+        **{"epoch": 1000, "boot_id": "boot", "wall_ns": 77, "kmsg_seq": 4, "kmsg_said": (6, 9), "docker_ns": 5, **more}
+    )  # type: ignore[arg-type]
 
 
 def _samples(count: int, first_position: int = 1, speaker: Speaker | None = None) -> list[Entry]:
@@ -57,7 +59,9 @@ def test_what_was_committed_is_there_when_it_is_opened_again(tmp_path: Path) -> 
     store.close()
 
     store = _store(tmp_path)
-    assert store.past() == Past(epoch=1000, boot_id="boot", alive_ns=77, kmsg_seq=4, docker_ns=5, inventory=(KEPT,))
+    assert store.past() == Past(
+        epoch=1000, boot_id="boot", alive_ns=77, kmsg_seq=4, kmsg_said=(6, 9), docker_ns=5, inventory=(KEPT,)
+    )
     assert store.last == (2504, max(entry.order_ms for entry in [*durable, *samples]))
     assert store.cursors() == {cursor.sink: cursor for cursor in cursors}
     assert store.read("durable", 0, 9999, ALL, 10**9) == (durable, 9999)
