@@ -6,7 +6,7 @@ order, ended containers): not with the number of messages. Where a bound was rea
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -64,6 +64,7 @@ class Audit:
         self._ids = {topic.suffix: _Ids(Recent(_MOST_IDS), Recent(_MOST_IDS)) for topic in TOPICS}
         self._order: Recent[tuple[str, str, str], tuple[int, int]] = Recent(_MOST_CONTAINERS)
         self._trimmed: dict[str, Place] = {}
+        self._reasons: dict[tuple[str, str], set[str]] = {}  # why the beginnings are gone, by host and topic
         self._begun: set[tuple[str, str]] = set()
         self._held: set[tuple[str, str]] = set()  # hosts and topics of which there is anything
         self._kept_from: dict[tuple[str, str], int] = {}
@@ -73,6 +74,8 @@ class Audit:
         place = batch.place
         if place.trimmed:
             self._trimmed[place.name] = place
+            key = place.host_id, place.topic.suffix if place.topic is not None else ""
+            self._reasons.setdefault(key, set()).add(place.trimmed)
         for raw in batch.records:
             self._record(place, raw)
 
@@ -252,8 +255,11 @@ class Audit:
             for topic in TOPICS:  # also those of which only a heartbeat tells
                 if topic.suffix in self._epochs[host_id, epoch].marks and topic.suffix in self._topics and not topic.compacted:
                     self._ledger(host_id, epoch, topic)
-        newest = {host_id: max(epoch for host, epoch in self._epochs if host == host_id) for host_id, _ in self._epochs}
+        newest: dict[str, int] = {}
+        for host_id, epoch in self._epochs:
+            newest[host_id] = max(epoch, newest.get(host_id, epoch))
         rows = [self._row(self._ledgers[key], newest[key[0]]) for key in sorted(self._ledgers) if key[2] in self._topics]
+        self._unended(newest)
         self._orphans()
         for host_id, clock in self._clocks.items():
             for text in clock.findings():
@@ -305,7 +311,7 @@ class Audit:
         for kind, runs, number, text in (
             ("missing", missing.undeclared, missing.undeclared_count, some),
             ("declared", missing.declared, missing.declared_count, told),
-            ("expired", missing.expired, count(missing.expired), self._why_gone(ledger.topic)),
+            ("expired", missing.expired, count(missing.expired), self._why_gone(ledger)),
             ("pending", missing.pending, count(missing.pending), "given out, not arrived yet"),
         ):
             if number:
@@ -313,8 +319,15 @@ class Audit:
                 finding = Finding(kind, text, ledger.host_id, ledger.epoch, ledger.topic.suffix, tuple(runs), number, where)
                 self._findings.add(finding, always=True)
 
-    def _why_gone(self, topic: Topic) -> str:
-        return ", ".join(sorted({place.trimmed for place in self._trimmed.values() if place.topic in {None, topic}}))
+    def _unended(self, newest: Mapping[str, int]) -> None:
+        seen = {(ledger.host_id, ledger.epoch) for ledger in self._ledgers.values() if ledger.seen}
+        for host_id, epoch in sorted(seen):
+            if epoch < newest[host_id] and not self._epochs[host_id, epoch].stopped:
+                self._findings.add(Finding("unended", "a later run followed, and no stopped was read", host_id, epoch))
+
+    def _why_gone(self, ledger: Ledger) -> str:
+        keys = (ledger.host_id, ledger.topic.suffix), ("", ledger.topic.suffix), ("", "")
+        return ", ".join(sorted({reason for key in keys for reason in self._reasons.get(key, ())}))
 
     def _orphans(self) -> None:
         for orphan in self._lives.orphans if not self._lives.overflowed else ():

@@ -28,6 +28,7 @@ _KINDS: Final = (
     Kind("pending", "note", "not arrived yet", "given out, too young to be called missing; ask again later."),
     Kind("expired", "note", "before the beginning", "older than what is kept or was asked for; nothing can be said of them."),
     Kind("declared", "note", "missing, declared", "the agent knows of them and says so in gap records."),
+    Kind("unended", "note", "ended without a word", "a run that was killed: what it gave out after its last record here cannot be known from here."),
     Kind("blind", "note", "declared blind spots", "facts the agent could not observe; they never had a number."),
     Kind("orphan", "note", "deleted without created", "their created is older than what was read, or among what is missing."),
     Kind("version", "note", "newer than this program", "a newer agent wrote these; their numbers count, the rest was not checked."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -158,6 +159,16 @@ def test_urls_and_files_that_cannot_be_read(tmp_path: Path, capsys: pytest.Captu
         assert main(["verify", url]) == code
         said = capsys.readouterr()
         assert words in said.err and "hunter2" not in said.err and "Traceback" not in said.err and not said.out
+
+
+def test_progress_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """On stderr, wiped away at the end; the report is on stdout as ever."""
+    url = a_file(tmp_path / "f", Speaker("h1", epoch=EPOCH).some(100))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(verify, "_EVERY_NS", 0)
+    assert main(["verify", url, "--json"]) == 0
+    said = capsys.readouterr()
+    assert "(100 %) bytes" in said.err and said.err.endswith("\r\x1b[K") and json.loads(said.out)["ok"]
 
 
 def test_progress_in_words() -> None:

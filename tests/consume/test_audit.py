@@ -181,6 +181,17 @@ class TestGaps:
         assert audited(in_a_file(without(said, STATS, 9, 10))).ok
         assert not audited(in_a_file(without(said, STATS, 8, 10))).ok
 
+    def test_a_run_that_ended_without_a_word_is_told(self) -> None:
+        _, said = whole()
+        later = Speaker(epoch=START_MS + 60_000)
+        (finding,) = found(audited(in_a_file([*said, later.control("started")])), "unended")
+        assert finding.epoch == START_MS
+        stopped = Speaker(epoch=START_MS + 30_000)
+        report = audited(
+            in_a_file([stopped.control("started"), stopped.control("stopped"), Speaker(epoch=START_MS + 60_000).control()])
+        )
+        assert not report.findings and report.ok
+
 
 class TestEnds:
     """Where a stream begins and where it ends."""
