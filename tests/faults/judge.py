@@ -291,6 +291,7 @@ class _Facts:
         self._memory_kept, self._times_hold = memory_kept, times_hold
         self._told: dict[tuple[str, str], list[Record]] = defaultdict(list)  # (event, incarnation or id)
         self._kills: dict[str, list[Record]] = defaultdict(list)  # by container id
+        self._strays: set[int] = set()  # pids of kills whose cgroup the kernel did not say: in a storm it leaves that out
         ids = {life.container_id for life in ledger.lives()}
         for record in once:
             if record["type"] == LIFECYCLE:
@@ -299,7 +300,10 @@ class _Facts:
             elif record["type"] == OOM:
                 # of a victim that was gone before it was known, the container is the nearest one above it
                 cgroup = record.get("killed_cgroup")
-                self._kills[cgroup if cgroup in ids else record["container_id"]].append(record)
+                if cgroup is None and record["container_id"] == "/":
+                    self._strays.add(record["pid"])
+                else:
+                    self._kills[cgroup if cgroup in ids else record["container_id"]].append(record)
         self._unseen: list[Life] = []
         self._missing: dict[str, list[str]] = {LIFECYCLE: [], OOM: []}
 
@@ -351,7 +355,7 @@ class _Facts:
         told = self._kills[container_id]
         by_pid = Counter(record.get("pid") for record in told)
         counted = by_pid.pop(None, 0)  # a counter's word, which knows no pid
-        unmatched = [(life, kill) for life, kill in kills if not by_pid[kill.pid]]
+        unmatched = [(life, kill) for life, kill in kills if not by_pid[kill.pid] and kill.pid not in self._strays]
         for life, kill in unmatched[counted:]:
             covered = self._gaps.cover_kill(kill, memory_kept=self._memory_kept) or any(life is gone for gone in self._unseen)
             self._lost(OOM, f"OOM kill of {kill.pid} in {_named(life)} (kernel log {kill.log_seq})", covered=covered)

@@ -230,6 +230,17 @@ def test_a_kill_in_a_cgroup_that_was_gone_is_found_by_its_path(done: Ledger, tol
     assert judge(done, told.stream()).kept
 
 
+def test_a_kill_whose_cgroup_the_kernel_left_out_is_found_by_its_pid(done: Ledger, told: Teller) -> None:
+    """In a storm of kills only the last line of each report is printed."""
+    tell_all(told)
+    kill = next(record for record in told.log if record["type"] == "container.oom")
+    kill.update(container_id="/", incarnation="boot.unknown")
+    del kill["killed_cgroup"]
+    assert judge(done, told.stream()).kept
+    kill["pid"] = 78
+    assert judge(done, told.stream()).losses == ["OOM kill of 77 in /f/a (1) (kernel log 900)"]
+
+
 def test_order_within_a_container_is_held(done: Ledger, told: Teller) -> None:
     """`created` late, a sample after `deleted` in a file, a predecessor's end after its successor's beginning."""
     tell_all(told)

@@ -33,7 +33,7 @@ _KINDS: Final = (
     ("empty", 40),  # nobody is ever in it
     ("busy", 25),  # a process joins and is ended before the removal
     ("long", 15),  # it is there for seconds
-    ("oom", 8),  # its process takes more memory than it may
+    ("oom", 5),  # its process takes more memory than it may
     ("again", 8),  # it has the name of one that was there before
     ("stay", 4),
 )
