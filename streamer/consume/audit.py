@@ -25,6 +25,7 @@ MOST_FINDINGS: Final = 100  # of a kind are kept one by one
 _MOST_IDS: Final = 65_536  # of each topic are kept for comparison, at least
 _MOST_CONTAINERS: Final = 65_536  # whose place in the order is kept, at least
 _MOST_REASONS: Final = 3  # of gaps are told of a topic
+_SAMPLED_LATE_MS: Final = 1000  # a look may have begun before the end and be told of after it
 _NEVER: Final = 1 << 62  # a time later than all
 
 _head: Final = msgspec.json.Decoder(Record)
@@ -180,13 +181,23 @@ class Audit:
             self._names[record.host_id] = record.host
         clock.seen(record, raw.broker_time_ms)
         if topic is STATS:
-            if place.topic is None and isinstance(record, AboutContainer) and self._lives.ended(record.host_id, record.incarnation):
-                self._found("life", place, raw, f"a sample of {record.incarnation} after its deleted", record)
+            if place.topic is None and isinstance(record, AboutContainer):
+                self._after_the_end(record, place, raw)
         elif isinstance(record, ContainerLifecycle):
             if wrong := self._lives.told(record, place.where(raw.at)):
                 self._found("life", place, raw, f"{record.incarnation}: {wrong}", record)
         elif isinstance(record, Control):
             self._control(record, clock)
+
+    def _after_the_end(self, record: AboutContainer, place: Place, raw: Raw) -> None:
+        """In a file all topics have one order: a sample behind its container's `deleted` was held up, or taken too late."""
+        ended_ms = self._lives.ended_ms(record.host_id, record.incarnation)
+        if ended_ms is None:
+            return
+        if record.time_ms > ended_ms + _SAMPLED_LATE_MS:
+            self._found("life", place, raw, f"a sample of {record.incarnation} taken after its end", record)
+        else:
+            self._found("late", place, raw, f"a sample of {record.incarnation} behind its deleted", record)
 
     def _in_order(self, topic: Topic, place: Place, raw: Raw, record: Record) -> None:
         if isinstance(record, AboutContainer):

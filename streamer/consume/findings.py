@@ -27,6 +27,7 @@ _KINDS: Final = (
     Kind("schema", "error", "not as the schema says", "consumers that trust the schema will stumble over these."),
     Kind("pending", "note", "not arrived yet", "given out, too young to be called missing; ask again later."),
     Kind("expired", "note", "before the beginning", "older than what is kept or was asked for; nothing can be said of them."),
+    Kind("late", "note", "samples behind their container's end", "the sink lagged, and facts do not queue behind old samples."),
     Kind("declared", "note", "missing, declared", "the agent knows of them and says so in gap records."),
     Kind("unended", "note", "ended without a word", "a run that was killed: what it gave out after its last record here cannot be known from here."),
     Kind("blind", "note", "declared blind spots", "facts the agent could not observe; they never had a number."),

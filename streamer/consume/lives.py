@@ -30,6 +30,7 @@ class Lives:
         self.orphans_left_out = 0
         self._alive: dict[tuple[str, str], str] = {}  # -> id of its `created`
         self._ended: Recent[tuple[str, str], str] = Recent(_MOST_ENDED)  # -> id of its `created`, or empty
+        self._ended_ms: Recent[tuple[str, str], int] = Recent(_MOST_ENDED)
         self.overflowed = False  # more lives than are kept: nobody is called an orphan any more
 
     @property
@@ -37,9 +38,9 @@ class Lives:
         """Whether ended ones were forgotten: what is said of them later is not noticed."""
         return self._ended.forgot or self.overflowed
 
-    def ended(self, host_id: str, incarnation: str) -> bool:
-        """Whether its `deleted` was read."""
-        return self._ended.get((host_id, incarnation)) is not None
+    def ended_ms(self, host_id: str, incarnation: str) -> int | None:
+        """When it ended, as its `deleted` says; None: that was not read."""
+        return self._ended_ms.get((host_id, incarnation))
 
     def told(self, record: ContainerLifecycle, where: str) -> str:
         """What is wrong with this record after what came before it; empty when nothing is."""
@@ -59,6 +60,7 @@ class Lives:
             if created is None and ended is None and record.found == "live":
                 self._orphan(Orphan(record.host_id, record.epoch, record.seq, record.incarnation, where))
             self._ended.put(key, created or ended or "")
+            self._ended_ms.put(key, record.time_ms)
         return ""
 
     def _orphan(self, orphan: Orphan) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from streamer.consume import Batch, Place, Raw
 from streamer.consume.audit import MOST_FINDINGS, Audit
@@ -329,7 +330,13 @@ class TestIdsAndOrder:
 
     def test_a_sample_after_deleted_is_wrong_in_a_file_only(self) -> None:
         speaker = Speaker(epoch=START_MS)
-        said = [speaker.lifecycle("c"), speaker.lifecycle("c", "deleted"), speaker.stats("c")]
+        late = speaker.stats("c")
+        said = [speaker.lifecycle("c"), speaker.lifecycle("c", "deleted"), late]
+        report = audited(in_a_file(said))
+        assert report.ok and len(found(report, "late")) == 1  # taken before its end: it was held up
+        assert late.record is not None
+        wrong = late.record.time_ms + 60_000
+        said[-1] = late._replace(record=structs.replace(late.record, time_ms=wrong))
         assert len(found(audited(in_a_file(said)), "life")) == 1
         assert audited(in_partitions(said)).ok
 
