@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 from streamer.clock import rfc3339
 from streamer.model.observations import Lost
 
+OVERFLOWED: Final = "the kernel's inotify queue overflowed: cgroups that came and went within this time may have been missed"
+BLIND: Final = "some cgroups could not be watched, only scanned: those that came and went within this time may have been missed"
 EVERY_SECONDS: Final = 1.0
 _SHOWN_PATHS: Final = 3
 

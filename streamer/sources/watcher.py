@@ -27,10 +27,10 @@ from streamer.kernel import inotify
 from streamer.kernel.cgroup import read_spec
 from streamer.kernel.hierarchy import Hierarchies
 from streamer.model import observations as o
-from streamer.model.runtimes import enclosing, owner, shown
 from streamer.model.spec import SPEC_FILES
+from streamer.sources.paths import is_raw, is_shown
 from streamer.sources.processes import Cgroup, Processes, children
-from streamer.sources.unseen import Lives, Unseen
+from streamer.sources.unseen import BLIND, OVERFLOWED, Lives, Unseen
 
 _MASK: Final = (
     inotify.IN_CREATE | inotify.IN_DELETE | inotify.IN_MOVED_FROM | inotify.IN_MOVED_TO | inotify.IN_MODIFY | inotify.IN_ONLYDIR
@@ -48,9 +48,6 @@ _BACKLOG: Final = 16_384  # events taken from the kernel and not dealt with; mor
 _AT_ONCE: Final = 4096  # events between two looks at timers and scans
 _DRAIN_ROUNDS: Final = 64
 _DECLARE_BLIND_NS: Final = 60_000_000_000
-
-OVERFLOWED: Final = "the kernel's inotify queue overflowed: cgroups that came and went within this time may have been missed"
-BLIND: Final = "some cgroups could not be watched, only scanned: those that came and went within this time may have been missed"
 
 
 class Watcher:
@@ -160,17 +157,19 @@ class Watcher:
     def _poll(self, timeout: float) -> None:
         began_ns = self._clock.wall_ns()
         ready = self._epoll.poll(timeout)
-        source = self._inotify
+        source, quiet = self._inotify, True
         for fd, _ in ready:
-            if (cgroup := self._processes.followed(fd)) is not None:
+            if source is not None and fd == source.fd:
+                quiet = False
+                if len(self._events) < _BACKLOG:
+                    self._read_events(source)
+            elif (cgroup := self._processes.followed(fd)) is not None:
                 self._processes.ended(cgroup)
                 if self._known.get(cgroup.path) is cgroup:
                     self._processes.look(cgroup)
             elif fd == self._wake_fd:
                 os.eventfd_read(fd)
-            elif source is not None and fd == source.fd and len(self._events) < _BACKLOG:
-                self._read_events(source)
-        if source is not None and all(fd != source.fd for fd, _ in ready):  # its queue was empty
+        if quiet:
             self._complete_ns = began_ns if ready else began_ns + int(timeout * 1e9)
 
     def _read_events(self, source: inotify.Inotify) -> None:
@@ -214,7 +213,7 @@ class Watcher:
 
     def _counts(self, hierarchy: str, path: str) -> bool:
         """Whether a directory of this hierarchy is a container's life of its own; a runtime's counts in the anchor alone."""
-        return (path in self._known or shown(path, self._scope) is not None) and self._is_watched(hierarchy, path)
+        return is_shown(path, self._scope) and self._is_watched(hierarchy, path)
 
     def _same(self, cgroup: Cgroup) -> bool:
         """Whether this very cgroup is there: an event of an earlier one of the same name may come late."""
@@ -263,10 +262,7 @@ class Watcher:
 
     def _is_watched(self, hierarchy: str, path: str) -> bool:
         """Whether a directory is watched in this hierarchy: a runtime's container and what is in it is, in the anchor, already."""
-        if hierarchy == self._hierarchies.anchor:
-            return True
-        whose = owner(path)
-        return whose is not None and whose.runtime == "raw" and not enclosing(path)
+        return hierarchy == self._hierarchies.anchor or is_raw(path)
 
     def _watch(self, hierarchy: str, path: str) -> bool:
         """False when there is nothing to look at: the directory has gone, or another hierarchy shows the same."""
@@ -296,7 +292,7 @@ class Watcher:
             self._inotify.remove(descriptor)
 
     def _identify(self, hierarchy: str, path: str, found: str) -> None:
-        if path in self._known or not shown(path, self._scope):
+        if path in self._known or not is_shown(path, self._scope):
             return
         if hierarchy == self._hierarchies.anchor or found == "startup":
             self._appear(hierarchy, path, found)
@@ -371,7 +367,11 @@ class Watcher:
                 cgroup.populated |= overflow_ns > 0  # who joined and ended meanwhile did so unseen: the totals are others now
                 self._processes.look(cgroup)
         for path, hierarchy in found.items():
-            if path not in self._known and shown(path, self._scope) and os.path.isdir(self._hierarchies.directory(hierarchy, path)):
+            if (
+                path not in self._known
+                and is_shown(path, self._scope)
+                and os.path.isdir(self._hierarchies.directory(hierarchy, path))
+            ):
                 self._appear(hierarchy, path, "reconciled")
         if self._blind:
             self._lives.forget(but=found.keys() | self._known.keys())

@@ -15,7 +15,8 @@ from streamer.errors import Unsupported
 from streamer.kernel.hierarchy import detect
 from streamer.model import observations as o
 from streamer.sources.docker_api import nanoseconds
-from streamer.sources.watcher import BLIND, OVERFLOWED, Watcher
+from streamer.sources.unseen import BLIND, OVERFLOWED
+from streamer.sources.watcher import Watcher
 from tests.support.cgroups import CgroupFolder
 
 pytestmark = [pytest.mark.live, pytest.mark.v2]
