@@ -115,13 +115,13 @@ class Run(Agent):
         where = directory(settings.state_dir, os.environ, root=os.geteuid() == 0)
         self.state = open_state(where, settings.outbox, SystemClock().wall_ns() // 1_000_000)
         super().__init__(settings, past=self.state.past, epoch_before=self.state.epoch_before)
-        if self.state.lock is not None:
-            self.state.lock.sign(self.host.epoch)
+        if self.state.past.epoch:
+            self._sign()
         self._read_settings = reload
         self.memory = Memory(settings.http.samples)
         self.outbox = Outbox(
             self.clock, settings.outbox, settings.publishing.envelope, self.telemetry, self._hear,
-            store=self.state.store, snapshot=self._snapshot,
+            store=self.state.store, trouble=self.state.trouble, sign=self._sign, snapshot=self._snapshot,
         )  # fmt: skip
         for sink in settings.sinks or [SinkSettings(url="stdout:")]:
             self.outbox.add(make(sink, settings.publishing, self.host.id), wanted_types(sink.url, sink.types))
@@ -160,6 +160,10 @@ class Run(Agent):
         if self.state.trouble:
             found.append(o.Degraded(STATE, self.clock.wall_ns(), self.state.trouble, STATE_REMEDY))
         return found
+
+    def _sign(self) -> None:
+        if self.state.lock is not None:
+            self.state.lock.sign(self.host.epoch)
 
     def _snapshot(self) -> Checkpoint:
         return self.manager.snapshot()

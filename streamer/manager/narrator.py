@@ -185,7 +185,8 @@ def _totals(container: Container) -> dict[str, Any]:
     values = container.steady(sample)
     network = container.network(sample)
     return {
-        "totals_from": "exit" if sample is container.emptied else "last_sample",
+        # an end that nobody saw may have been another one than the last that was read
+        "totals_from": "exit" if sample is container.emptied and not container.not_before_ns else "last_sample",
         "totals_at_ms": sample.time_ns // MS,
         **{field: values[INDEX[column]] for field, column in TOTALS.items()},
         "total_network_rx_bytes": network[0],

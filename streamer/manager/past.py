@@ -23,10 +23,12 @@ def unsaid(past: Past, boot_id: str, boot_time_ns: int, now_ns: int) -> list[o.L
     if past.damaged:
         reason = f"the state file was damaged ({past.damage}) and is kept as {past.damaged}: what it held is not known any more"
         lost.append(o.Lost("state", now_ns, reason, last=rfc3339(now_ns)))
-        for topic in TOPICS if past.epoch else ():
-            if not topic.compacted:
-                why = "messages of the earlier run that no sink had acknowledged were in the damaged state file"
-                lost.append(o.Lost("state", now_ns, why, first="1", topic=topic.suffix, epoch=past.epoch))
+        if past.epoch:
+            lost += _everything_of(past.epoch, "messages of the earlier run were in the damaged state file", now_ns)
+    if past.unwritten:
+        lost += _everything_of(
+            past.unwritten, "the earlier run could not write its state: what it had not sent is not known", now_ns
+        )
     if rebooted(past, boot_id):
         reason = "the host was started anew: the kernel log of before, and the kills in it that were not told yet, are gone"
         lost.append(o.Lost("source.kmsg", now_ns, reason, first=rfc3339(past.alive_ns), last=rfc3339(boot_time_ns or now_ns)))
@@ -36,7 +38,13 @@ def unsaid(past: Past, boot_id: str, boot_time_ns: int, now_ns: int) -> list[o.L
 def unseen(past: Past, surveyed_ns: int) -> list[o.Lost]:
     """The time from the last checkpoint to the end of the first look, when there was a run before."""
     if not past.epoch and not past.damaged:
-        return []
+        return []  # there was none
     reason = "the agent was not running: containers that came and went meanwhile were not seen"
     first = rfc3339(past.alive_ns) if past.alive_ns else ""
     return [o.Lost("agent", surveyed_ns, reason, first=first, last=rfc3339(surveyed_ns))]
+
+
+def _everything_of(epoch: int, reason: str, now_ns: int) -> list[o.Lost]:
+    """Any message of a run may be missing."""
+    topics = [topic.suffix for topic in TOPICS if not topic.compacted]
+    return [o.Lost("state", now_ns, reason, first="1", topic=suffix, epoch=epoch) for suffix in topics]

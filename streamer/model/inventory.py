@@ -80,7 +80,9 @@ class Past(Struct, frozen=True, kw_only=True):
 
     alive_ns  its last checkpoint
     clean     it ended in order: nothing of its samples was left in memory
-    damaged   the file that held all this could not be read and is kept under this name; then only `epoch` is known
+    damaged   the file that held all this is damaged and kept under this name, because of `damage`; then only `epoch` is known
+    unread    why that file cannot be read now; then too
+    unwritten the epoch of a run after it that could not write anything; 0: there was none
     """
 
     epoch: int = 0
@@ -93,3 +95,5 @@ class Past(Struct, frozen=True, kw_only=True):
     inventory: tuple[Kept, ...] = ()
     damaged: str = ""
     damage: str = ""
+    unread: str = ""
+    unwritten: int = 0

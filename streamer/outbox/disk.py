@@ -31,6 +31,7 @@ from streamer.telemetry import Telemetry
 COMPONENT: Final = "state"
 FLUSH_SECONDS: Final = 1.0  # how long an acknowledged message may stay on disk when nothing else is written
 STALL_SECONDS: Final = 2.0  # what a disk has not taken by then is offered without it
+FIRST_RETRY_SECONDS: Final = 1.0
 CLOSE_SECONDS: Final = 10.0
 REMEDY: Final = "make room, or writable, in state_dir; until then what waits is in memory, and a crash of the agent loses it"
 
@@ -58,11 +59,14 @@ class Disk:
         emit: Emit,
         snapshot: Callable[[], Checkpoint | None],
         offered: int,
+        sign: Callable[[], None] = lambda: None,
     ) -> None:
-        """`offered`: the last position of the run before."""
+        """`offered`: the last position of the run before. `sign` is called when something is on disk for the first time."""
         self._journal, self._deliveries = journal, deliveries
         self._clock, self._telemetry, self._emit, self._snapshot = clock, telemetry, emit, snapshot
+        self._sign: Callable[[], None] | None = sign
         self._batches: deque[_Batch] = deque()
+        self._all_offered = asyncio.Event()
         self._offered = offered
         self._stored_stats = 0  # every sample from the beginning of the present spill up to this position is on disk
         self._asked_stats = 0  # or is being written
@@ -75,9 +79,15 @@ class Disk:
         self._trying = False
         self._status = Status(COMPONENT, "ok", since_ms=clock.wall_ns() // 1_000_000)
 
-    def start(self) -> None:
-        """Begin; on the event loop."""
+    def start(self, trouble: str) -> None:
+        """Begin; on the event loop. `trouble`: why the file cannot be written; who starts us has said so."""
         self._journal.start()
+        if trouble:
+            self._status = Status(COMPONENT, "degraded", trouble, REMEDY, self._clock.wall_ns() // 1_000_000)
+            self._telemetry.set("streamer_state_up", 0)
+            self._retry = asyncio.get_running_loop().call_later(FIRST_RETRY_SECONDS, self._try_again)
+        else:
+            self._telemetry.set("streamer_state_up", 1)
 
     def status(self) -> Status:
         return self._status
@@ -136,6 +146,12 @@ class Disk:
 
         self._journal.dead_letters([_letter(delivery, one, now_ms) for one in refused], done)
 
+    async def flush(self) -> None:
+        """Until everything that was published is offered to the sinks."""
+        while self._batches:
+            self._all_offered.clear()
+            await self._all_offered.wait()
+
     async def close(self) -> bool:
         """Write down everything that is still in memory and let go of the file; whether nothing is lost by ending now."""
         for timer in (self._flush, self._retry, self._stall):
@@ -181,8 +197,13 @@ class Disk:
             for delivery in self._deliveries:
                 delivery.offer(batch.entries, stored)
             self._offered = batch.entries[-1].position
+        if not self._batches:
+            self._all_offered.set()
 
     def _account(self, answer: Committed) -> None:
+        if self._sign is not None:
+            self._sign()
+            self._sign = None
         self._telemetry.count("streamer_state_commits_total")
         for lane, heads in answer.dropped.items():
             if heads:

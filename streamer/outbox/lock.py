@@ -36,7 +36,10 @@ class DirectoryLock:
         path = directory / _LOCK
         try:
             directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
+            try:
+                self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
+            except OSError:  # a read-only file system: it can be locked all the same
+                self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise StoreFailed(f"{directory} cannot be used: {error.strerror or error}") from error
         try:

@@ -57,21 +57,26 @@ class Outbox:
         *,
         chance: Callable[[], float] = random.random,
         store: Store | None = None,
+        trouble: str = "",
+        sign: Callable[[], None] = lambda: None,
         snapshot: Callable[[], Checkpoint | None] = lambda: None,
     ) -> None:
-        """`store`: the opened state file, the outbox's own from now on; None: everything is held in memory.
+        """`store`: the state file, the outbox's own from now on; None: everything is held in memory.
 
+        `trouble`: why it cannot be written now; "": it can. `sign` is called when something is on disk for the first time.
         `snapshot`: everything to be kept besides messages, when the state file has to be written anew.
         """
         self._clock, self._settings, self._envelope = clock, settings, envelope
         self._telemetry, self._emit, self._chance = telemetry, emit, chance
         self._deliveries: list[Delivery] = []
-        self._store, self._snapshot = store, snapshot
+        self._store, self._trouble = store, trouble
         self._disk: Disk | None = None
         before, self._order_ms = store.last if store is not None else (0, 0)
         # what was numbered after the last commit of a crashed run, samples alone, may be at a sink already
         self._position = before + _POSITIONS_SKIPPED if before else 0
-        self._cursors = store.cursors() if store is not None else {}
+        if trouble and not before:  # nobody knows which numbers are used up
+            self._position = clock.wall_ns() // 1_000
+        self._cursors = store.cursors() if store is not None and store.file.readable else {}
         if store is not None:
             self._disk = Disk(
                 Journal(store, clock),
@@ -80,6 +85,7 @@ class Outbox:
                 telemetry=telemetry,
                 emit=emit,
                 snapshot=snapshot,
+                sign=sign,
                 offered=before,
             )
         self._lost: Final = asyncio.Event()
@@ -115,7 +121,7 @@ class Outbox:
 
     def lost_samples(self, past: Past) -> list[Lost]:
         """The samples of a killed run that went with it. After all sinks were added."""
-        if self._store is None or past.damaged:
+        if self._store is None or not self._store.file.readable or past.damaged:
             return []
         spilled = self._store.spilled(past.epoch)
         cursors = [
@@ -156,7 +162,7 @@ class Outbox:
     def start(self) -> None:
         """Begin to use the state file. On the event loop, before the first `publish`."""
         if self._disk is not None:
-            self._disk.start()
+            self._disk.start(self._trouble)
         for delivery in self._deliveries:
             delivery.fetch()
 
@@ -183,6 +189,8 @@ class Outbox:
             async with asyncio.timeout(deadline_seconds):
                 while True:
                     self._declare()
+                    if self._disk is not None:
+                        await self._disk.flush()
                     await asyncio.gather(
                         *(delivery.drain(patient=patient or not self._disk_works()) for delivery in self._deliveries)
                     )

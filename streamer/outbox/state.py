@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from msgspec import structs
+
 from streamer.config import Outbox as OutboxSettings
 from streamer.config import seconds
 from streamer.model.inventory import Past
@@ -28,7 +30,7 @@ REMEDY: Final = "make it writable and restart; or --state-dir DIR for another on
 
 
 class State(NamedTuple):
-    """What was found. `store` None: nothing is kept; `trouble`: because of this."""
+    """What was found. `store` None: nothing is kept. `trouble`: why the file cannot be written now, or why there is none."""
 
     lock: DirectoryLock | None = None
     store: Store | None = None
@@ -69,14 +71,15 @@ def open_state(where: Path | None, settings: OutboxSettings, now_ms: int) -> Sta
         return State(trouble=failed.problem)
     store = Store(where, limits(settings), synchronous=settings.sync)
     try:
-        past = _past(store, lock, now_ms)
+        return State(lock, store, _past(store, lock, now_ms), _trouble(store))
     except StoreFailed as failed:
         store.close()
-        return State(lock, trouble=failed.problem)
-    return State(lock, store, past)
+        past = Past(epoch=lock.epoch_before, unread=failed.problem) if lock.epoch_before else Past()
+        return State(lock, store, past, failed.problem)
 
 
 def _past(store: Store, lock: DirectoryLock, now_ms: int) -> Past:
+    there = store.file.exists
     try:
         store.open()
         past = store.past()
@@ -84,16 +87,24 @@ def _past(store: Store, lock: DirectoryLock, now_ms: int) -> Past:
     except StoreFailed as failed:
         if not failed.damaged:
             raise
-        kept = store.set_aside(now_ms)
-        log.error(  # noqa: TRY400  the reason is in the text
-            "%s; it is kept as %s and a new one is begun",
-            failed.problem,
-            kept,
-        )
-        return Past(epoch=lock.epoch_before, damaged=kept, damage=failed.problem)
+        return _damaged(store, lock, failed.problem, now_ms)
     if lock.epoch_before and not past.epoch:
-        return Past(epoch=lock.epoch_before, damaged="(nothing)", damage="it was there and is empty or gone")
+        if there:
+            return _damaged(store, lock, "it holds nothing that was written", now_ms)
+        return Past(epoch=lock.epoch_before, damaged="(nothing)", damage="it has been removed")
+    if past.epoch and lock.epoch_before > past.epoch:
+        return structs.replace(past, unwritten=lock.epoch_before)
     return past
+
+
+def _trouble(store: Store) -> str:
+    return "" if store.file.writable else f"{store.file.path} can be read, but not be written"
+
+
+def _damaged(store: Store, lock: DirectoryLock, problem: str, now_ms: int) -> Past:
+    kept = store.set_aside(now_ms)
+    log.error("the state file is damaged and kept as %s, a new one is begun: %s", kept, problem)
+    return Past(epoch=lock.epoch_before, damaged=kept, damage=problem)
 
 
 def limits(settings: OutboxSettings) -> Limits:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -27,32 +27,12 @@ from streamer.model.inventory import Checkpoint, Kept, Past
 from streamer.model.messages import TOPICS, Lane
 from streamer.model.wire import Entry, pack
 from streamer.outbox.block import blocks, deflate, entries_of, inflate
+from streamer.outbox.database import Database
 from streamer.outbox.lane import Head, Mark, Stretch
-from streamer.outbox.lock import MODE, StoreFailed
+from streamer.outbox.lock import StoreFailed
 
 FILE: Final = "state.db"
-FORMAT: Final = 1
-_CHECK_BYTES: Final = 64 << 20  # a larger file is not read through at the start; what is damaged shows when it is read
 _AGE_EVERY_MS: Final = 60_000
-
-_TABLES: Final = """
-CREATE TABLE durable (
-  position INTEGER PRIMARY KEY, topic TEXT NOT NULL, id TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
-  order_ms INTEGER NOT NULL, size INTEGER NOT NULL, entry BLOB NOT NULL
-);
-CREATE TABLE stats (
-  block_id INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL, epoch INTEGER NOT NULL, first_seq INTEGER NOT NULL,
-  last_seq INTEGER NOT NULL, messages INTEGER NOT NULL, order_ms INTEGER NOT NULL, raw_bytes INTEGER NOT NULL,
-  bytes INTEGER NOT NULL, block BLOB NOT NULL
-);
-CREATE INDEX stats_by_first ON stats (first);
-CREATE TABLE cursors (
-  sink TEXT PRIMARY KEY, name TEXT NOT NULL, durable INTEGER NOT NULL, stats INTEGER NOT NULL, stats_epoch INTEGER NOT NULL,
-  stats_seq INTEGER NOT NULL
-);
-CREATE TABLE inventory (incarnation TEXT PRIMARY KEY, kept TEXT NOT NULL);
-CREATE TABLE facts (name TEXT PRIMARY KEY, value);
-"""
 
 _OLDEST: Final[dict[Lane, str]] = {
     "durable": "SELECT position, size, order_ms FROM durable ORDER BY position",
@@ -116,71 +96,58 @@ class Store:
     """See above. Every method may raise `StoreFailed`."""
 
     def __init__(self, directory: Path, limits: Limits, *, synchronous: Literal["normal", "full"] = "normal") -> None:
-        self.directory, self._limits, self._synchronous = directory, limits, synchronous
-        self._path = directory / FILE
-        self._db: sqlite3.Connection | None = None
+        self.directory, self._limits = directory, limits
+        self.file = Database(directory / FILE, synchronous)
         self._bytes: dict[Lane, int] = {"durable": 0, "stats": 0}
         self._age_checked_ms = 0
+        self._known = False  # what was in the file when this run began is known
+        self._open_anew = False  # before the next commit: the last one failed, or the file could not be opened as usual
         self._last = (0, 0)  # the highest position and order time written
-
-    # life
 
     def open(self, *, check: bool = True) -> None:
         """Open the file, or make it."""
-        new = not self._path.exists() or self._path.stat().st_size == 0
-        with self._errors():
-            db = self._db = sqlite3.connect(self._path, timeout=5, isolation_level=None, check_same_thread=False)
-            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-                raise StoreFailed(f"{self._path}: this file system does not offer what SQLite's write-ahead log needs")
-            db.execute(f"PRAGMA synchronous = {self._synchronous.upper()}")
-            db.execute("PRAGMA journal_size_limit = 16777216")
-            if new:
-                db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {FORMAT}; COMMIT")
-            found = db.execute("PRAGMA user_version").fetchone()[0]
-            if found != FORMAT:
-                raise StoreFailed(f"{self._path} has format {found}, this version reads {FORMAT}", damaged=True)
-            if check and self._path.stat().st_size <= _CHECK_BYTES:
-                (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-                if verdict != "ok":
-                    raise StoreFailed(f"{self._path}: {verdict}", damaged=True)
+        self._open_anew = True
+        self.file.open(check=check)
+        self._count()
+        self._known = True
+        self._open_anew = not self.file.writable
+
+    def set_aside(self, now_ms: int) -> str:
+        """Rename a damaged file and begin a new one; returns the name under which the old one is kept."""
+        kept = self.file.set_aside(now_ms)
+        self._known, self._open_anew = True, False
+        self._count()
+        return kept
+
+    def close(self) -> None:
+        """Let go of the file; never raises."""
+        self.file.close()
+
+    def _count(self) -> None:
+        db = self.file.live
+        with self.file.errors():
             self._bytes["durable"] = db.execute("SELECT coalesce(sum(size), 0) FROM durable").fetchone()[0]
             self._bytes["stats"] = db.execute("SELECT coalesce(sum(bytes), 0) FROM stats").fetchone()[0]
             facts = dict(db.execute("SELECT name, value FROM facts WHERE name IN ('position', 'order_ms')"))
         self._last = facts.get("position", 0), facts.get("order_ms", 0)
-        with contextlib.suppress(OSError):
-            self._path.chmod(MODE)
 
-    def close(self) -> None:
-        """Let go of the file; never raises."""
-        db, self._db = self._db, None
-        if db is not None:
-            with contextlib.suppress(sqlite3.Error):
-                db.close()
-
-    def set_aside(self, now_ms: int) -> str:
-        """Rename a damaged file and begin a new one; returns the name under which the old one is kept."""
-        self.close()
-        kept = self._path.with_name(f"{FILE}.damaged-{now_ms}")
-        with self._errors():
-            self._path.rename(kept)
-            for suffix in ("-wal", "-shm"):
-                with contextlib.suppress(FileNotFoundError):
-                    self._path.with_name(FILE + suffix).rename(kept.with_name(kept.name + suffix))
-        self.open()
-        return str(kept)
+    def _open_again(self) -> None:
+        known = self._known
+        self.open(check=False)
+        if not known and self._last[0]:  # others' messages under numbers of their own: they cannot be taken over any more
+            raise StoreFailed(f"{self.file.path} could not be read when this run began", damaged=True)
 
     # the past
 
     def past(self) -> Past:
         """What the run before left."""
-        with self._errors():
-            facts = dict(self._live().execute("SELECT name, value FROM facts"))
-            kept = self._live().execute("SELECT kept FROM inventory ORDER BY rowid").fetchall()
+        with self.file.errors():
+            facts = dict(self.file.live.execute("SELECT name, value FROM facts"))
+            kept = self.file.live.execute("SELECT kept FROM inventory ORDER BY rowid").fetchall()
         try:
             inventory = tuple(_kept_decoder.decode(text) for (text,) in kept)
         except msgspec.MsgspecError as error:
-            raise StoreFailed(f"{self._path}: the inventory cannot be read: {error}", damaged=True) from error
+            raise StoreFailed(f"{self.file.path}: the inventory cannot be read: {error}", damaged=True) from error
         return Past(
             epoch=facts.get("epoch", 0),
             boot_id=facts.get("boot_id", ""),
@@ -199,28 +166,22 @@ class Store:
 
     def cursors(self) -> dict[str, Cursor]:
         """Every sink that was configured in the run before, by what it is known by."""
-        with self._errors():
-            rows = self._live().execute("SELECT sink, name, durable, stats, stats_epoch, stats_seq FROM cursors").fetchall()
+        with self.file.errors():
+            rows = self.file.live.execute("SELECT sink, name, durable, stats, stats_epoch, stats_seq FROM cursors").fetchall()
         return {sink: Cursor(sink, name, durable, Mark(*stats)) for sink, name, durable, *stats in rows}
 
     def left(self, cursor: Cursor, types: frozenset[str]) -> dict[Lane, Left]:
         """What waits on disk for a sink that has come so far and wants these topics (short names)."""
-        with self._errors():
+        with self.file.errors():
             wanted = self._wanted(types)
-            durable = (
-                self._live()
-                .execute(
-                    "SELECT topic, epoch, min(seq), max(seq), count(*), sum(size), max(position) FROM durable"  # noqa: S608  names of ours
-                    f" WHERE position > ? AND topic IN ({wanted}) GROUP BY topic, epoch",
-                    (cursor.durable,),
-                )
-                .fetchall()
-            )
-            blocks = (
-                self._live()
-                .execute("SELECT block_id, last FROM stats WHERE last > ? ORDER BY first", (cursor.stats.position,))
-                .fetchall()
-            )
+            durable = self.file.live.execute(
+                "SELECT topic, epoch, min(seq), max(seq), count(*), sum(size), max(position) FROM durable"  # noqa: S608  names of ours
+                f" WHERE position > ? AND topic IN ({wanted}) GROUP BY topic, epoch",
+                (cursor.durable,),
+            ).fetchall()
+            blocks = self.file.live.execute(
+                "SELECT block_id, last FROM stats WHERE last > ? ORDER BY first", (cursor.stats.position,)
+            ).fetchall()
             # what was written again after a failure stands in two blocks
             heads = {head.position: head for key, _ in blocks for head in self._heads(key) if head.position > cursor.stats.position}
         found: dict[Lane, Left] = {
@@ -240,21 +201,22 @@ class Store:
 
     def spilled(self, epoch: int) -> list[tuple[int, int]]:
         """The ranges of stats numbers of an epoch that are on disk, in order."""
-        with self._errors():
-            return (
-                self._live()
-                .execute("SELECT first_seq, last_seq FROM stats WHERE epoch = ? ORDER BY first_seq", (epoch,))
-                .fetchall()
-            )
+        with self.file.errors():
+            return self.file.live.execute(
+                "SELECT first_seq, last_seq FROM stats WHERE epoch = ? ORDER BY first_seq", (epoch,)
+            ).fetchall()
 
     # writing
 
     def commit(self, works: Sequence[Work], now_ms: int) -> Committed:
         """Write all of it in one transaction, or nothing."""
-        db = self._live()
+        if self._open_anew:
+            self._open_again()
+        self._open_anew = True  # unless it goes well
+        db = self.file.live
         sizes = dict(self._bytes)
         dropped: dict[Lane, list[Head]] = {"durable": [], "stats": []}
-        with self._errors():
+        with self.file.errors():
             db.execute("BEGIN IMMEDIATE")
             try:
                 for work in works:
@@ -273,10 +235,11 @@ class Store:
                 with contextlib.suppress(sqlite3.Error):
                     db.execute("ROLLBACK")
                 raise
+        self._open_anew = not self.file.writable
         return Committed(dropped, dict(self._bytes))
 
     def _write(self, work: Work) -> None:
-        db = self._live()
+        db = self.file.live
         if work.durable:
             rows = [(e.position, e.topic.short, e.id or e.key, e.epoch, e.seq, e.order_ms, e.size, pack([e])) for e in work.durable]
             before = db.total_changes
@@ -297,7 +260,7 @@ class Store:
     def _write_block(self, block: Sequence[Entry]) -> None:
         first, last = block[0], block[-1]
         packed = deflate(block)
-        self._live().execute(
+        self.file.live.execute(
             "INSERT INTO stats VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 first.position, last.position, first.epoch, first.seq, last.seq, len(block), first.order_ms,
@@ -307,7 +270,7 @@ class Store:
         self._bytes["stats"] += len(packed)
 
     def _check_in(self, point: Checkpoint) -> None:
-        db = self._live()
+        db = self.file.live
         if point.whole:
             db.execute("DELETE FROM inventory")
         gone = [(incarnation,) for incarnation, kept in point.kept.items() if kept is None]
@@ -324,11 +287,11 @@ class Store:
         )
 
     def _say(self, **facts: Any) -> None:
-        self._live().executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", list(facts.items()))
+        self.file.live.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", list(facts.items()))
 
     def _move(self, cursors: Sequence[Cursor]) -> None:
         """Write the cursors down and delete what every sink has."""
-        db = self._live()
+        db = self.file.live
         db.execute("DELETE FROM cursors")
         db.executemany("INSERT INTO cursors VALUES (?, ?, ?, ?, ?, ?)", [(c.sink, c.name, c.durable, *c.stats) for c in cursors])
         if not cursors:
@@ -348,7 +311,7 @@ class Store:
         check_age = now_ms - self._age_checked_ms >= _AGE_EVERY_MS
         if self._bytes[lane] <= most and not check_age:
             return []
-        rows = self._live().execute(_OLDEST[lane])
+        rows = self.file.live.execute(_OLDEST[lane])
         gone: list[tuple[int]] = []
         heads: list[Head] = []
         for key, stored, order_ms in rows:
@@ -358,7 +321,7 @@ class Store:
             self._bytes[lane] -= stored
             gone.append((key,))
         rows.close()
-        self._live().executemany(_DELETE[lane], gone)
+        self.file.live.executemany(_DELETE[lane], gone)
         return heads
 
     # reading
@@ -369,8 +332,8 @@ class Store:
             return self._read_blocks(after, through, most_bytes)
         entries: list[Entry] = []
         size = 0
-        with self._errors():
-            rows = self._live().execute(
+        with self.file.errors():
+            rows = self.file.live.execute(
                 "SELECT entry FROM durable WHERE position > ? AND position <= ?"  # noqa: S608  names of ours
                 f" AND topic IN ({self._wanted(types)}) ORDER BY position",
                 (after, through),
@@ -385,8 +348,10 @@ class Store:
     def _read_blocks(self, after: int, through: int, most_bytes: int) -> tuple[list[Entry], int]:
         entries: list[Entry] = []
         size = 0
-        with self._errors():
-            blocks = self._live().execute("SELECT block FROM stats WHERE last > ? AND first <= ? ORDER BY first", (after, through))
+        with self.file.errors():
+            blocks = self.file.live.execute(
+                "SELECT block FROM stats WHERE last > ? AND first <= ? ORDER BY first", (after, through)
+            )
             for (blob,) in blocks:
                 some = [e for e in inflate(blob) if after < e.position <= through]
                 if some:
@@ -398,32 +363,15 @@ class Store:
         return entries, through
 
     def _durable_head(self, position: int) -> list[Head]:
-        row = (
-            self._live().execute("SELECT position, topic, epoch, seq, size FROM durable WHERE position = ?", (position,)).fetchone()
-        )
+        row = self.file.live.execute(
+            "SELECT position, topic, epoch, seq, size FROM durable WHERE position = ?", (position,)
+        ).fetchone()
         return [Head(row[0], _TOPIC[row[1]], *row[2:])]
 
     def _heads(self, block_id: int) -> list[Head]:
-        (blob,) = self._live().execute("SELECT block FROM stats WHERE block_id = ?", (block_id,)).fetchone()
+        (blob,) = self.file.live.execute("SELECT block FROM stats WHERE block_id = ?", (block_id,)).fetchone()
         entries = inflate(blob)
         return [Head(e.position, e.topic, e.epoch, e.seq, e.size) for e in entries]
 
     def _wanted(self, types: Iterable[str]) -> str:
         return ", ".join(f"'{short}'" for short in sorted(types) if short in _TOPIC)
-
-    def _live(self) -> sqlite3.Connection:
-        if self._db is None:
-            raise StoreFailed(f"{self._path} is not open")
-        return self._db
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """What SQLite and the file system raise, as one of ours."""
-        try:
-            yield
-        except sqlite3.OperationalError as error:  # disk full, read-only, I/O error, locked: it may pass
-            raise StoreFailed(f"{self._path}: {error}") from error
-        except (sqlite3.Error, ValueError) as error:
-            raise StoreFailed(f"{self._path}: {error}", damaged=True) from error
-        except OSError as error:
-            raise StoreFailed(f"{self._path}: {error.strerror or error}") from error

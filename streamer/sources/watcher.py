@@ -170,7 +170,7 @@ class Watcher:
             elif fd == self._wake_fd:
                 os.eventfd_read(fd)
         if quiet:
-            self._complete_ns = began_ns if ready else began_ns + int(timeout * 1e9)
+            self._complete_ns = began_ns  # not later: a wait that SIGCONT ended answers "nothing" without having looked
 
     def _read_events(self, source: inotify.Inotify) -> None:
         since_ns, began_ns, overflows = self._complete_ns, self._clock.wall_ns(), self._overflows

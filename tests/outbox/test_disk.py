@@ -232,6 +232,18 @@ async def test_an_end_in_order_leaves_everything_to_the_next_run(tmp_path: Path)
     assert second.lost_samples == []
 
 
+async def test_the_last_words_are_delivered_before_the_end(tmp_path: Path) -> None:
+    """What was published right before the drain is still being written then: it is waited for."""
+    sink = RecordingSink()
+    run = Run(tmp_path, sink)
+    async with run.running():
+        run.publish(run.speaker.oom("a"))
+        await sink.wait_for(1)
+        last = run.publish(run.speaker.control("stopped"))[0]
+        assert await run.outbox.drain(10) == {"recording": 0}
+        assert sink.entries[-1] == last
+
+
 async def test_while_the_disk_takes_nothing_messages_go_on_and_it_is_said(tmp_path: Path) -> None:
     """Degraded once, recovered once, nothing missing; what still waits then is on disk again, and a kill does not lose it."""
     dead, alive = FlakySink(connects=[Hang()], name="kafka"), RecordingSink("redis")
