@@ -37,7 +37,7 @@ LIFECYCLE: Final = "container.lifecycle"
 OOM: Final = "container.oom"
 STATS: Final = "container.stats"
 _RANK: Final = {"created": 0, "updated": 1, "deleted": 2}
-_WATCHING: Final = ("source.cgroup", "agent", "outbox")
+_WATCHING: Final = ("source.cgroup", "agent", "state")
 _TOLERANCE_NS: Final = 50_000_000
 """How much earlier than it can have happened a fact may be dated: the wall clock is slewed while we look."""
 
@@ -102,7 +102,8 @@ class _SequenceGap(NamedTuple):
 class _Gaps:
     """The gap records that count for one sink."""
 
-    def __init__(self, records: Iterable[Record], sink: str) -> None:
+    def __init__(self, records: Iterable[Record], sink: str, *, memory_kept: bool) -> None:
+        self._memory_kept = memory_kept
         self.sequences: list[_SequenceGap] = []
         self._times: list[tuple[str, int, int]] = []
         self._log_numbers: list[tuple[int, int]] = []
@@ -131,6 +132,8 @@ class _Gaps:
     def _about_facts(self, component: str, record: Record) -> None:
         first, last = record.get("gap_first", ""), record.get("gap_last", "")
         began, ended = nanoseconds(first), nanoseconds(last)
+        if not first and not self._memory_kept:  # nobody knows since when
+            began = 0
         if component == "source.kmsg" and first.isdigit() and last.isdigit():
             self._log_numbers.append((int(first), int(last)))
         elif began is not None and ended is not None:
@@ -167,13 +170,13 @@ class _Gaps:
                 blind.append((began, ended))
         return blind
 
-    def cover_kill(self, kill: Kill, *, memory_kept: bool) -> bool:
+    def cover_kill(self, kill: Kill) -> bool:
         """Whether the record of this kill was declared lost."""
         if kill.log_seq is None:
             return bool(self._log_numbers)  # not even we have read it
         if any(first <= kill.log_seq <= last for first, last in self._log_numbers):
             return True
-        return self.cover_time(kill.span, "source.kmsg", *(() if memory_kept else ("agent", "outbox")))
+        return self.cover_time(kill.span, "source.kmsg", *(() if self._memory_kept else ("agent", "state")))
 
     def missing(self, epoch: int, topic: str, number: int) -> bool:
         """Whether this number was declared missing."""
@@ -199,7 +202,7 @@ def judge(ledger: Ledger, stream: Stream, *, memory_kept: bool = True, times_hol
     first_of = _first_of_each_id(records, verdict)
     verdict.repeats = len(records) - len(first_of)
     once = list(first_of.values())
-    gaps = _Gaps((r for r in once if r["type"] == "control" and r.get("kind") == "gap"), stream.sink)
+    gaps = _Gaps((r for r in once if r["type"] == "control" and r.get("kind") == "gap"), stream.sink, memory_kept=memory_kept)
     verdict.gaps = gaps.count
     verdict.troubles = sum(r["type"] == "control" and r.get("kind") == "degraded" for r in once)
     verdict.wrong += gaps.unbounded
@@ -357,7 +360,7 @@ class _Facts:
         counted = by_pid.pop(None, 0)  # a counter's word, which knows no pid
         unmatched = [(life, kill) for life, kill in kills if not by_pid[kill.pid] and kill.pid not in self._strays]
         for life, kill in unmatched[counted:]:
-            covered = self._gaps.cover_kill(kill, memory_kept=self._memory_kept) or any(life is gone for gone in self._unseen)
+            covered = self._gaps.cover_kill(kill) or any(life is gone for gone in self._unseen)
             self._lost(OOM, f"OOM kill of {kill.pid} in {_named(life)} (kernel log {kill.log_seq})", covered=covered)
         if len(told) > len(kills):
             ids = [record["id"] for record in told]

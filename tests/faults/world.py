@@ -44,6 +44,8 @@ _HOST_ID: Final = "fault-host"
 _READY_SECONDS: Final = 30.0
 _SETTLE_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 60.0
+_MOST_ENDS: Final = 3
+_LEFT: Final = "wait in the state directory"
 _AUDIT_SECONDS: Final = 60.0
 _PARTITIONS: Final = 2
 _KAFKA_DISK: Final = "256m"
@@ -309,11 +311,21 @@ class World:
         self.workload.finish()
         last = self.workload.make("last")
         self.agent.until(lambda: self._is_in_file(last), "told nothing of the last container", _SETTLE_SECONDS)
-        if code := self.agent.stop():
-            self.problems.append(f"the agent ended with {code}: {self._last_words()}")
+        self._stop_for_good()
         if any("Traceback" in line for line in self.agent.log_file.read_text(errors="replace").splitlines()):
             self.problems.append("a traceback is in agent.log")
         self.problems += self.agent.problems
+
+    def _stop_for_good(self) -> None:
+        """End the agent in order; what it had no time to deliver it delivers at its next start."""
+        for _ in range(_MOST_ENDS):
+            code = self.agent.stop()
+            if code == 0 and _LEFT not in self.agent.said():
+                return
+            self.agent.start()
+            self.agent.wait_ready()
+        self.agent.kill()
+        self.problems.append(f"the agent ended with {code} and messages were left, {_MOST_ENDS} times: {self._last_words()}")
 
     def verdicts(self) -> list[Verdict]:
         """What the oracle says of each stream."""
