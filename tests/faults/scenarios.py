@@ -257,7 +257,7 @@ def state_damaged(world: World) -> None:
         world.wait(0.5, 1.5)
         world.agent.kill()
         world.memory_kept = False
-        for file in sorted(path for path in world.state_dir.rglob("*") if path.is_file() and path.stat().st_size):
+        for file in sorted(path for path in world.state_dir.glob("*.db*") if path.stat().st_size and "damaged" not in path.name):
             _damage(world, file)
         world.wait(0.0, 0.5)
         world.agent.start()
@@ -421,7 +421,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "docker-restarted": Fault(docker_restarted, "the daemon stopped or killed and started, containers go on", _with_docker),
     "state-disk-full": Fault(state_disk_full, "no byte of room in --state-dir for a while", _state_disk),
     "state-read-only": Fault(state_read_only, "--state-dir cannot be written for a whole run", _state_disk),
-    "state-damaged": Fault(state_damaged, "random bytes in the files of --state-dir, or a part of them, twice"),
+    "state-damaged": Fault(state_damaged, "random bytes in the database of --state-dir, or a part of it, twice"),
     "kernel-log-overrun": Fault(
         kernel_log_overrun, "more records than the ring holds while the agent is stopped, kills among them"
     ),

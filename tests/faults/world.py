@@ -45,6 +45,7 @@ _READY_SECONDS: Final = 30.0
 _SETTLE_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 60.0
 _MOST_ENDS: Final = 3
+_DELIVER_SECONDS: Final = 1.5
 _LEFT: Final = "wait in the state directory"
 _AUDIT_SECONDS: Final = 60.0
 _PARTITIONS: Final = 2
@@ -324,6 +325,7 @@ class World:
                 return
             self.agent.start()
             self.agent.wait_ready()
+            time.sleep(_DELIVER_SECONDS)
         self.agent.kill()
         self.problems.append(f"the agent ended with {code} and messages were left, {_MOST_ENDS} times: {self._last_words()}")
 
