@@ -121,7 +121,18 @@ class AgentProcess:
 
     def spawn(self, log: Any) -> subprocess.Popen[bytes]:
         """A process of the same command; the caller waits for it."""
-        command = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "streamer", "run", *self._arguments]
+        command = [
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            sys.executable,
+            "-X",
+            "faulthandler",
+            "-m",
+            "streamer",
+            "run",
+            *self._arguments,
+        ]
         environment = {**os.environ, "PYTHONPATH": str(_ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd="/")
 
