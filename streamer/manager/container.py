@@ -93,7 +93,7 @@ class Container:
     __slots__ = (
         "_floor", "_getter", "_net_floor", "about", "alive_ns", "details", "emptied", "exit_code", "found", "hierarchy",
         "hold_until", "incarnation", "inode", "joined_pid", "last", "not_before_ns", "oom_check_at", "oom_counted",
-        "oom_repeated", "oom_said", "oom_start", "owner", "path", "restored", "said", "said_created", "samples", "seen_ns", "settle_at", "spec",
+        "oom_repeated", "oom_said", "oom_start", "oom_unlogged", "oom_unlogged_ns", "owner", "path", "restored", "said", "said_created", "samples", "seen_ns", "settle_at", "spec",
         "state", "vanished_ns", "waiting",
     )  # fmt: skip
 
@@ -132,6 +132,8 @@ class Container:
         self.oom_repeated = 0  # of these, how many it told of twice
         self.oom_start: int | None = 0 if found == "live" else None  # the kernel's counter when we first looked
         self.oom_counted = 0  # kills since then, by the kernel's counter
+        self.oom_unlogged = 0  # kills that were said on the counter's word alone, and which the log may yet tell of
+        self.oom_unlogged_ns = 0  # wall clock: when that was said last
         self.oom_check_at = 0  # monotonic ns; then kills that only the counter saw are said
         self._getter: Callable[[tuple[Any, ...]], tuple[int, ...]] | None = None
         self._floor: tuple[int, ...] = ()

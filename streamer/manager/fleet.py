@@ -65,7 +65,13 @@ class Fleet:
         self.labels = labels or LabelFilter()
         self._roster = Roster()
         self._kills = Kills(
-            self._roster, self._say, self._stream, hierarchical=hierarchical_kills, log_readable=kmsg, said=self._past.kmsg_said
+            self._roster,
+            self._say,
+            self._stream,
+            scope=scope,
+            hierarchical=hierarchical_kills,
+            log_readable=kmsg,
+            said=self._past.kmsg_said,
         )
         self._touched: list[Container] = []  # known better since the last checkpoint, though nothing was said
         self._docker_answers = None if docker else False  # None: its first list is still to come
@@ -105,7 +111,9 @@ class Fleet:
 
     def next_due(self) -> int | None:
         """Monotonic ns at which `tick` has something to do, or None."""
-        return min((deadline for c in self._roster.unsettled.values() for deadline in _deadlines(c)), default=None)
+        due = [deadline for c in self._roster.unsettled.values() for deadline in _deadlines(c)]
+        held = self._kills.next_due()
+        return min(due if held is None else [*due, held], default=None)
 
     # being told
 
@@ -115,7 +123,7 @@ class Fleet:
 
     def tick(self, now: Now) -> list[Message]:
         """Say what has waited long enough."""
-        said: list[Message] = []
+        said = self._kills.release(self.labels, now)
         for container in list(self._roster.unsettled.values()):
             said += self._advance(container, now)
         return said
@@ -138,7 +146,7 @@ class Fleet:
     def stopped(self, now: Now, reason: str) -> list[Message]:
         """The last messages of an epoch: what still waited for a runtime's word, then `stopped`."""
         self._docker_answers = self._kills.log_readable = False
-        said: list[Message] = []
+        said = self._kills.release(self.labels, now, everything=True)
         for container in list(self._roster.unsettled.values()):
             container.settle_at = min(container.settle_at, now.monotonic_ns)
             container.oom_check_at = min(container.oom_check_at, now.monotonic_ns)
@@ -192,7 +200,8 @@ class Fleet:
 
     def _surveyed(self, seen: o.Surveyed, now: Now) -> list[Message]:
         """Everything that is there has been told: who was there in an earlier run and was not told has ended since."""
-        said: list[Message] = []
+        self._kills.surveyed = True
+        said = self._kills.release(self.labels, now, everything=True)  # also of those that turn out to have ended
         for container in [c for c in self._roster.by_path.values() if c.restored]:
             said += self._vanished(o.Vanished(container.path, container.inode, seen.time_ns, _last_known_ns(container)), now)
         for lost in unseen(self._past, seen.time_ns):
@@ -224,14 +233,14 @@ class Fleet:
         container.hold_until = now.monotonic_ns + (HOLD_STARTUP_NS if early else HOLD_CREATED_NS)
         self._roster.by_path[seen.path] = container
         self._roster.enter(container)
-        return said + self._advance(container, now)
+        return said + self._advance(container, now) + self._kills.release(self.labels, now, path=seen.path)
 
     def _seen_again(self, known: Container, seen: o.Appeared, now: Now) -> list[Message]:
         """It was there in an earlier run and is still: this run tells of it too, under the same id."""
         known.restored, known.said_created = False, False
         known.found, known.spec = "startup", seen.spec
         known.hold_until = now.monotonic_ns + HOLD_STARTUP_NS
-        return self._advance(known, now)
+        return self._advance(known, now) + self._kills.release(self.labels, now, path=known.path)
 
     def _joined(self, seen: o.Joined, now: Now) -> list[Message]:
         container = self._roster.present(seen.path, seen.inode)

@@ -37,6 +37,8 @@ def keep(container: Container) -> Kept:
         oom_repeated=container.oom_repeated,
         oom_counted=container.oom_counted,
         oom_start=container.oom_start,
+        oom_unlogged=container.oom_unlogged,
+        oom_unlogged_ns=container.oom_unlogged_ns,
         last=_totals(container.last),
         emptied=_totals(container.emptied),
     )
@@ -57,6 +59,7 @@ def revive(kept: Kept, owner: Owner, alive_ns: int) -> Container:
     container.samples = kept.samples
     container.oom_said, container.oom_repeated, container.oom_counted = kept.oom_said, kept.oom_repeated, kept.oom_counted
     container.oom_start = kept.oom_start
+    container.oom_unlogged, container.oom_unlogged_ns = kept.oom_unlogged, kept.oom_unlogged_ns
     container.last, container.emptied = _sample(kept.last), _sample(kept.emptied)
     return container
 

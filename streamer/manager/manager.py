@@ -139,6 +139,8 @@ class Manager:
     def _ticked(self) -> None:
         self._tick = None
         try:
+            if self._sources.kernel_log is not None:
+                self._sources.kernel_log.drain()  # before a counter's word is taken for a kill that the log tells of, too
             self._say(self._fleet.tick(self._now()))
             self._tick_soon()
         except Exception as bug:  # noqa: BLE001  as in `observe`

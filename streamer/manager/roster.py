@@ -61,10 +61,14 @@ class Roster:
             del self._by_id[container.owner.container_id]
         return not siblings
 
+    def at(self, path: str) -> Container | None:
+        """The incarnation at this path; also one that has just ended."""
+        return self.by_path.get(path) or self._ended.get(path)
+
     def nearest(self, path: str) -> Container | None:
         """The incarnation at this path or the nearest one above; also one that has just ended."""
         while path:
-            found = self.by_path.get(path) or self._ended.get(path)
+            found = self.at(path)
             if found is not None or path == "/":
                 return found
             path = path[: path.rfind("/")] or "/"

@@ -48,6 +48,8 @@ class Kept(Struct, frozen=True, kw_only=True, omit_defaults=True):
     oom_repeated: int = 0
     oom_counted: int = 0
     oom_start: int | None = None
+    oom_unlogged: int = 0
+    oom_unlogged_ns: int = 0
     last: Totals | None = None
     emptied: Totals | None = None
 

@@ -12,6 +12,7 @@ from msgspec import UNSET
 
 from streamer.manager.container import LabelFilter
 from streamer.manager.fleet import HOLD_CREATED_NS, HOLD_DELETED_NS, HOLD_STARTUP_NS, SETTLE_NS, Fleet
+from streamer.manager.kills import EARLY_AT_START_NS, EARLY_NS
 from streamer.manager.kills import GRACE_NS as OOM_GRACE_NS
 from streamer.manager.narrator import Now
 from streamer.model import messages as m
@@ -221,7 +222,8 @@ def test_a_late_kernel_log_record_still_finds_its_container() -> None:
 )
 def test_a_kill_outside_every_known_container_is_told_too(cgroup: str, container_id: str) -> None:
     """Every kill on the host reaches the stream, with as much as the cgroup path tells."""
-    (oom,) = Teller().hear(kill(cgroup=cgroup))
+    teller = Teller()
+    (oom,) = teller.hear(kill(cgroup=cgroup)) + teller.later(EARLY_AT_START_NS)
     assert oom.container_id == container_id
 
 
@@ -289,6 +291,38 @@ def test_labels_pass_by_allow_list() -> None:
     (created,) = teller.hear(appeared())
     assert created.labels == {"com.docker.compose.project": "shop", "team": "a"}
     assert (created.compose_project, created.pod) == ("shop", "p")
+
+
+def test_a_kill_whose_cgroup_is_told_of_a_moment_later_is_that_containers() -> None:
+    """Two threads race: the kill waits, and is not laid at the door of the cgroup above."""
+    teller = Teller(docker=False)
+    teller.hear(appeared("/pod", 1), o.Surveyed(T0))
+    assert teller.hear(kill(cgroup="/pod/job")) == []
+    created, oom = teller.hear(appeared("/pod/job", 2))
+    assert (created.event, oom.type, oom.incarnation) == ("created", "container.oom", created.incarnation)
+
+
+def test_a_kill_whose_cgroup_is_never_told_of_is_told_by_its_path() -> None:
+    """After a moment, as of a container that nobody knows; a cgroup above has no part in it, and its counter is no second one."""
+    teller = Teller(docker=False, hierarchical_kills=True)
+    teller.hear(appeared("/pod", 1), o.Surveyed(T0), sampled("/pod", 1, memory_oom_kills=0))
+    assert teller.hear(kill(cgroup="/pod/job"), sampled("/pod", 1, memory_oom_kills=1))[1:] == []
+    told = [record for record in teller.later(EARLY_NS) + teller.later(OOM_GRACE_NS) if record.type == "container.oom"]
+    assert [(record.container_id, record.incarnation.endswith(".unknown")) for record in told] == [("/pod/job", True)]
+
+
+def test_a_log_that_tells_late_of_a_kill_the_counter_told_is_not_telling_of_another() -> None:
+    """One kill, one message; the next one is told by the log again."""
+    teller = Teller(docker=False)
+    teller.hear(appeared("/job", 1), sampled("/job", 1, memory_oom_kills=0), sampled("/job", 1, memory_oom_kills=1))
+    (counted,) = teller.later(OOM_GRACE_NS)
+    assert counted.evidence == ["memory.events"]
+    assert teller.hear(kill(5, cgroup="/job")) == []
+    late = o.OomKilled(seq=6, time_ns=teller.now().wall_ns + 1, pid=7, process="x", killed_cgroup="/job")
+    (logged,) = teller.hear(late)
+    assert logged.evidence == ["kmsg"]
+    teller.hear(sampled("/job", 1, memory_oom_kills=2))
+    assert [record.type for record in teller.later(2 * OOM_GRACE_NS) if record.type == "container.oom"] == []
 
 
 def test_the_last_words_include_what_still_waited() -> None:
