@@ -53,6 +53,11 @@ class CgroupWatch(Source, Protocol):
 
     def reread(self, path: str) -> None: ...
 
+    @property
+    def known_until_ns(self) -> int:
+        """Wall clock until which everything that happened was emitted, or declared to be missing; 0: not known yet."""
+        ...
+
 
 class Runtime(Source, Protocol):
     """A container runtime's daemon."""

@@ -155,8 +155,17 @@ class Fleet:
 
     # what survives a restart
 
-    def checkpoint(self, messages: Sequence[Message], now: Now, *, whole: bool = False) -> Checkpoint:
-        """What must be kept together with these messages: whom they are about and who waits for a runtime's word, or all."""
+    @property
+    def surveyed(self) -> bool:
+        """Whether the first look has ended, and what an earlier run did not see is said."""
+        return self._kills.surveyed
+
+    def checkpoint(self, messages: Sequence[Message], *, whole: bool = False) -> Checkpoint:
+        """What must be kept together with these messages: whom they are about and who waits for a runtime's word, or all.
+
+        As of the earlier run, for the caller to put right once this one is `surveyed`: until then a kill leaves the time
+        that nobody saw as it was.
+        """
         if whole:
             kept: dict[str, Kept | None] = {container.incarnation: keep(container) for container in self._roster.everyone()}
         else:
@@ -169,7 +178,7 @@ class Fleet:
                     kept[record.incarnation] = None if container is None else keep(container)
         self._touched.clear()
         host = self._say.host
-        return Checkpoint(epoch=host.epoch, boot_id=host.boot_id, wall_ns=now.wall_ns, kept=kept, whole=whole)
+        return Checkpoint(epoch=host.epoch, boot_id=host.boot_id, alive_ns=self._past.alive_ns, kept=kept, whole=whole)
 
     def log_cursor(self, settled_seq: int) -> tuple[int, tuple[int, ...]]:
         """Where a later run is to resume the kernel log, read up to `settled_seq`, and what it will hear of again."""

@@ -89,9 +89,11 @@ class Manager:
 
     async def run(self) -> None:
         """Until cancelled. A bug in any part ends all of it."""
-        self._say(self._fleet.started(self._now()))
+        now = self._now()
+        said = self._fleet.started(now)
         for observation in self._at_start:
-            self.observe(observation)
+            said += self._fleet.observe(observation, now)
+        self._say(said)  # all at once: with the first checkpoint of this run, what the run before left is said too
         self._tick_soon()
         async with asyncio.TaskGroup() as group:
             for source in self._sources.all:
@@ -109,7 +111,7 @@ class Manager:
 
     def snapshot(self) -> Checkpoint:
         """Everything that is to be kept over a restart, as it is now."""
-        return self._with_cursors(self._fleet.checkpoint((), self._now(), whole=True))
+        return self._with_cursors(self._fleet.checkpoint((), whole=True))
 
     def set_pace(self, pace: Pace) -> None:
         """Sample at another pace from now on."""
@@ -233,7 +235,7 @@ class Manager:
                 _log(message.record, self._telemetry)
         self._telemetry.set("streamer_containers", len(self._fleet))
         lasting = any(message.topic.lane == "durable" for message in messages)
-        self._publish(messages, self._with_cursors(self._fleet.checkpoint(messages, self._now())) if lasting else None)
+        self._publish(messages, self._with_cursors(self._fleet.checkpoint(messages)) if lasting else None)
 
     def _with_cursors(self, point: Checkpoint) -> Checkpoint:
         """How far the sources were read, without what waits to be told."""
@@ -242,7 +244,8 @@ class Manager:
         settled = log.settled_seq if log is not None else None
         seq, said = (None, ()) if settled is None else self._fleet.log_cursor(settled)
         docker_ns = runtime.last_event_ns if runtime is not None else None
-        return structs.replace(point, kmsg_seq=seq, kmsg_said=said, docker_ns=docker_ns)
+        alive_ns = self._sources.cgroups.known_until_ns if self._fleet.surveyed else point.alive_ns
+        return structs.replace(point, alive_ns=max(alive_ns, point.alive_ns), kmsg_seq=seq, kmsg_said=said, docker_ns=docker_ns)
 
     def _now(self) -> Now:
         return Now(self._clock.wall_ns(), self._clock.monotonic_ns())

@@ -57,7 +57,7 @@ class Kept(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Checkpoint(Struct, frozen=True, kw_only=True):
     """What is written with a batch of messages, in the same transaction.
 
-    wall_ns     now: until then every fact that was seen is said, or kept
+    alive_ns    until then everything that happened is said, or kept; 0: not known
     high_water  the last `seq` given out, by topic
     kept        incarnation -> what is to be kept of it; None: it has ended and that is said
     whole       `kept` is everything there is: whatever else is on disk has ended
@@ -68,7 +68,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
 
     epoch: int
     boot_id: str
-    wall_ns: int
+    alive_ns: int
     high_water: dict[str, int] = {}
     kept: dict[str, Kept | None] = {}
     whole: bool = False
@@ -80,7 +80,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
 class Past(Struct, frozen=True, kw_only=True):
     """What the run before this one left. `epoch` 0: there was none, or nothing is known of it.
 
-    alive_ns  its last checkpoint
+    alive_ns  until then everything that happened was said, or kept; 0: not known
     clean     it ended in order: nothing of its samples was left in memory
     damaged   the file that held all this is damaged and kept under this name, because of `damage`; then only `epoch` is known
     unread    why that file cannot be read now; then too

@@ -280,7 +280,7 @@ class Store:
         self._say(
             epoch=point.epoch,
             boot_id=point.boot_id,
-            alive_ns=point.wall_ns,
+            alive_ns=point.alive_ns,
             kmsg_seq=point.kmsg_seq,
             kmsg_said=" ".join(map(str, point.kmsg_said)),
             docker_ns=point.docker_ns,

@@ -42,6 +42,7 @@ class CgroupSource:
         self._requests: deque[str] = deque()
         self._since_ms = clock.wall_ns() // 1_000_000
         self._ready = asyncio.Event()
+        self._emitted_until_ns = 0
         self._strange_pids = not sees_host_pids(hierarchies.proc)
 
     async def run(self, emit: Emit) -> None:
@@ -102,6 +103,15 @@ class CgroupSource:
 
     def _count_scans(self, count: int) -> None:
         self._telemetry.count("streamer_rescans_total", by=count)
+
+    @property
+    def known_until_ns(self) -> int:
+        """Wall clock until which everything that happened has been emitted, or declared to be missing; 0: not known yet."""
+        watcher = self._watcher
+        until_ns = watcher.known_until_ns if watcher is not None else 0  # before looking at what waits to be emitted
+        if not self._seen:
+            self._emitted_until_ns = until_ns
+        return self._emitted_until_ns
 
     async def wait_ready(self) -> None:
         """Until everything that was there at the start has been told."""

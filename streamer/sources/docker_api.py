@@ -204,6 +204,10 @@ class _Inspected(Struct, frozen=True, rename="pascal"):
     host_config: _HostConfig = _HostConfig()
 
 
+_prepared: Final = (msgspec.json.Decoder(list[Listed]), msgspec.json.Decoder(_Inspected))
+"""Not used: what msgspec learns of a type at its first use is learnt here, by one thread. Two at once can crash it."""
+
+
 def containers(answer: Any) -> list[Listed]:
     """The answer to `/containers/json`.
 

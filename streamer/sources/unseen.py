@@ -18,6 +18,7 @@ OVERFLOWED: Final = "the kernel's inotify queue overflowed: cgroups that came an
 BLIND: Final = "some cgroups could not be watched, only scanned: those that came and went within this time may have been missed"
 EVERY_SECONDS: Final = 1.0
 _SHOWN_PATHS: Final = 3
+_NEVER_NS: Final = 1 << 62
 
 
 class _Name:
@@ -104,6 +105,12 @@ class Unseen:
         self._cgroups: _Range | None = None
         self._count = 0
         self._paths: list[str] = []
+
+    @property
+    def first_ns(self) -> int:
+        """From when on something is missing that is not said yet; a time later than all when nothing is."""
+        spans = [*self._ranges.values(), *([self._cgroups] if self._cgroups is not None else [])]
+        return min((span.first_ns for span in spans), default=_NEVER_NS)
 
     def cgroup(self, path: str, first_ns: int, last_ns: int, now_s: float) -> None:
         """A cgroup was made and removed within this time, and nobody could look at it."""

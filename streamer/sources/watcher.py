@@ -14,7 +14,6 @@ Whoever ends up here must be quick: a container of a tenth of a second is gone i
 
 from __future__ import annotations
 
-import heapq
 import os
 import select
 from collections import deque
@@ -30,6 +29,7 @@ from streamer.model import observations as o
 from streamer.model.spec import SPEC_FILES
 from streamer.sources.paths import is_raw, is_shown
 from streamer.sources.processes import Cgroup, Processes, children
+from streamer.sources.timers import Timers
 from streamer.sources.unseen import BLIND, OVERFLOWED, Lives, Unseen
 
 _MASK: Final = (
@@ -70,8 +70,8 @@ class Watcher:
         self._known: dict[str, Cgroup] = {}
         self._watches: dict[int, tuple[str, str]] = {}  # descriptor -> hierarchy, path
         self._watched: dict[tuple[str, str], int] = {}
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._timer_number = 0
+        self._timers = Timers(clock)
+        self._seconds = self._timers.now_s
         self._limits_due: set[str] = set()
         self._events: deque[tuple[str, str, inotify.Event, int]] = deque()  # with a time before which it did not happen
         self._epoll = select.epoll()
@@ -84,6 +84,7 @@ class Watcher:
         self._started = self._surveyed = False
         self._checked_ns = 0  # every known cgroup was looked at after this
         self._complete_ns = clock.wall_ns()  # the kernel's queue was empty then: what happened before is known
+        self.known_until_ns = 0  # what happened before is told; read by another thread
         self._overflow_ns = 0  # events may be missing since then; 0: none
         self._overflows = 0
         self._lives = Lives()
@@ -111,7 +112,7 @@ class Watcher:
 
     def wait(self, timeout: float) -> None:
         """Wait for the kernel, a timer or `wake`, at most `timeout` seconds, and deal with all of it."""
-        due = min(self._scan_at, self._unseen.due_s, self._timers[0][0] if self._timers else self._scan_at)
+        due = min(self._scan_at, self._unseen.due_s, self._timers.due_s)
         timeout = min(timeout, max(0.0, due - self._seconds()), _IDLE_SECONDS)
         self._poll(0 if self._events else timeout)
         for _ in range(_AT_ONCE):
@@ -119,13 +120,13 @@ class Watcher:
                 break
             self._directory_event(*self._events.popleft())
             self._poll(0)  # the end of a process outranks what else happened: its cgroup is about to go
-        now = self._seconds()
-        while self._timers and self._timers[0][0] <= now:
-            heapq.heappop(self._timers)[2]()
-        if self._scan_at <= now:
+        self._timers.run()
+        if self._scan_at <= (now := self._seconds()):
             self._scan_at = now + (POLL_EVERY if self._blind else self._rescan_seconds)
             self.scan()
         self._say_unseen()
+        if not self._events:
+            self.known_until_ns = self._sure_until()
 
     def wake(self) -> None:
         """End a `wait`; may be called from any thread."""
@@ -151,6 +152,12 @@ class Watcher:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def _sure_until(self) -> int:
+        """Until when everything that happened is told, or declared to be missing."""
+        sure = [self._complete_ns - int(ANCHOR_GRACE * 1e9), self._unseen.first_ns]
+        sure += [self._overflow_ns] if self._overflow_ns else []
+        return min([*sure, self._blind_since_ns] if self._blind else sure)
 
     # the kernel's word
 
@@ -297,7 +304,7 @@ class Watcher:
         if hierarchy == self._hierarchies.anchor or found == "startup":
             self._appear(hierarchy, path, found)
         else:
-            self._after(ANCHOR_GRACE, lambda: self._appear(hierarchy, path, found))
+            self._timers.after(ANCHOR_GRACE, lambda: self._appear(hierarchy, path, found))
 
     def _appear(self, hierarchy: str, path: str, found: str) -> None:
         if path in self._known:
@@ -330,7 +337,7 @@ class Watcher:
         """Read the limits of a cgroup again shortly: whoever changes one often changes several."""
         if path not in self._limits_due:
             self._limits_due.add(path)
-            self._after(LIMITS_AFTER, lambda: self._read_limits(path))
+            self._timers.after(LIMITS_AFTER, lambda: self._read_limits(path))
 
     def _read_limits(self, path: str) -> None:
         self._limits_due.discard(path)
@@ -429,12 +436,3 @@ class Watcher:
         reason = f"{problem.problem}: some cgroups are found by a scan every {POLL_EVERY:g} s only; short ones may be missed"
         self._emit(o.Degraded("source.cgroup", self._clock.wall_ns(), reason, problem.remedy))
         self._scan_at = min(self._scan_at, self._seconds() + POLL_EVERY)
-
-    # timers
-
-    def _after(self, seconds: float, act: Callable[[], None]) -> None:
-        self._timer_number += 1
-        heapq.heappush(self._timers, (self._seconds() + seconds, self._timer_number, act))
-
-    def _seconds(self) -> float:
-        return self._clock.monotonic_ns() / 1e9

@@ -25,9 +25,9 @@ REBOOTED = Host(name=HOST.name, id=HOST.id, boot_id="ffffffff-89ab-cdef-0123-456
 
 def left_by(teller: Teller, *, whole: bool = True, alive: int = 0) -> Past:
     """What a run that is killed now leaves, through the form it has on disk."""
-    point = teller.fleet.checkpoint([] if whole else teller.said, teller.now(), whole=whole)
+    point = teller.fleet.checkpoint([] if whole else teller.said, whole=whole)
     kept = tuple(_as_on_disk(one) for one in point.kept.values() if one is not None)
-    return Past(epoch=point.epoch, boot_id=point.boot_id, alive_ns=alive or point.wall_ns, inventory=kept)
+    return Past(epoch=point.epoch, boot_id=point.boot_id, alive_ns=alive or teller.now().wall_ns, inventory=kept)
 
 
 def _as_on_disk(kept: Kept) -> Kept:
@@ -109,6 +109,14 @@ def test_the_time_in_which_nobody_looked_is_a_gap() -> None:
     assert gaps(surveyed(Teller())) == []
     after, _ = next_run(left_by(Teller(), alive=T0 + 9 * S))
     assert gaps(surveyed(after)) == [("agent", rfc3339(T0 + 9 * S), rfc3339(T0 + 60 * S), UNSET)]
+
+
+def test_a_run_that_is_killed_before_its_first_look_leaves_the_gap_to_the_next() -> None:
+    """Its checkpoints still speak of the run before: otherwise the time that nobody saw would be forgotten."""
+    second, _ = next_run(left_by(Teller(), alive=T0 + 9 * S))
+    assert second.fleet.checkpoint(second.said).alive_ns == T0 + 9 * S and not second.fleet.surveyed
+    surveyed(second)
+    assert second.fleet.surveyed
 
 
 def test_a_new_boot_ends_everything_of_the_old_one() -> None:
@@ -207,7 +215,7 @@ def test_a_checkpoint_holds_those_the_messages_are_about() -> None:
     teller.hear(appeared("/a", 1), appeared("/b", 2), appeared("/c", 3))
     teller.said.clear()
     teller.hear(vanished("/a", 1), kill(7, cgroup="/b"))
-    point: Checkpoint = teller.fleet.checkpoint(teller.said, teller.now())
+    point: Checkpoint = teller.fleet.checkpoint(teller.said)
     found = {incarnation.rpartition(".")[2]: kept for incarnation, kept in point.kept.items()}
     assert set(found) == {"1", "2"} and found["1"] is None
     assert found["2"] is not None and found["2"].oom_said == 1
@@ -219,13 +227,13 @@ def test_an_exit_code_that_was_heard_is_kept_though_nothing_was_said() -> None:
     """`die` came, the cgroup was still there: the next checkpoint has it, as Docker does not tell of it again; an ended one is not kept."""
     teller = Teller()
     teller.hear(event("create"), appeared(), event("die", exit_code=3))
-    first = teller.fleet.checkpoint([], teller.now())
+    first = teller.fleet.checkpoint([])
     assert [kept.exit_code for kept in first.kept.values() if kept] == [3]
-    assert teller.fleet.checkpoint([], teller.now()).kept == {}
+    assert teller.fleet.checkpoint([]).kept == {}
     teller.hear(event("create"), appeared(inode=8, at=5), event("die", at=6, exit_code=4))
     teller.said.clear()
     teller.hear(vanished(inode=8, at=7))
-    assert set(teller.fleet.checkpoint(teller.said, teller.now()).kept.values()) == {None}
+    assert set(teller.fleet.checkpoint(teller.said).kept.values()) == {None}
 
 
 def test_a_damaged_state_file_is_a_gap_in_everything() -> None:

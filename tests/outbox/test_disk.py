@@ -75,7 +75,7 @@ class Run:
         self._task: asyncio.Task[None] | None = None
 
     def point(self) -> Checkpoint:
-        return Checkpoint(epoch=self.speaker.epoch, boot_id="b", wall_ns=self.clock.wall_ns(), whole=True)
+        return Checkpoint(epoch=self.speaker.epoch, boot_id="b", alive_ns=self.clock.wall_ns(), whole=True)
 
     def publish(self, *messages: Message) -> list[Entry]:
         return self.outbox.publish(messages, self.point() if any(m.topic.lane == "durable" for m in messages) else None)

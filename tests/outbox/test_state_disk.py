@@ -28,7 +28,7 @@ from streamer.outbox.store import Cursor, Work
 from streamer.testing.messages import Speaker, encoded
 state = open_state(Path(sys.argv[1]), Outbox(), 1)
 speaker = Speaker(epoch=1000)
-point = Checkpoint(epoch=1000, boot_id="b", wall_ns=5)
+point = Checkpoint(epoch=1000, boot_id="b", alive_ns=5)
 state.store.commit([Work(encoded([speaker.oom(str(n)) for n in range(50)]), (), point, [Cursor("k", "kafka", 10)])], 1)
 state.lock.sign(1000)
 if sys.argv[2] == "killed":

@@ -39,7 +39,7 @@ def _store(where: Path, limits: Limits = ROOMY) -> Store:
 
 def _point(**more: object) -> Checkpoint:
     return Checkpoint(
-        **{"epoch": 1000, "boot_id": "boot", "wall_ns": 77, "kmsg_seq": 4, "kmsg_said": (6, 9), "docker_ns": 5, **more}
+        **{"epoch": 1000, "boot_id": "boot", "alive_ns": 77, "kmsg_seq": 4, "kmsg_said": (6, 9), "docker_ns": 5, **more}
     )  # type: ignore[arg-type]
 
 
