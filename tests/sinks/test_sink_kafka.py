@@ -332,14 +332,14 @@ async def test_the_clients_noise_is_kept_down(caplog: pytest.LogCaptureFixture) 
 
 
 async def test_it_uses_what_it_expects_of_the_client_library(kafka: KafkaServer, prefix: str) -> None:
-    """The parts of aiokafka's producer that are not its public face are where the sink looks for them."""
+    """The parts of aiokafka's client that are not its public face are where the sink looks for them."""
     await create_topics(kafka.url, prefix, partitions=1)
     sink = KafkaSink(parse(kafka.url), "h", prefix=prefix)
     await sink.connect()
-    producer = sink._producer
-    assert producer is not None
-    assert producer._closed is False
-    assert isinstance(producer._sender.sender_task, asyncio.Task)
-    assert hasattr(producer.client, "_md_update_fut")
+    assert sink._producer is not None
+    client = sink._producer.client
+    (connection, *_) = client._conns.values()
+    assert isinstance(connection._writer.transport, asyncio.WriteTransport)
+    assert hasattr(client, "_md_update_fut")
     await sink.close()
-    assert producer._sender.sender_task.done()
+    assert connection._writer is None
