@@ -6,7 +6,7 @@ The value is the record as flat JSON. The CloudEvents 1.0 attributes travel besi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Final, Literal
 
@@ -201,6 +201,30 @@ def attributes(entry: Entry) -> list[tuple[str, bytes]]:
     about = _attributes(entry.topic, entry.id, entry.host_id, entry.subject, entry.time, entry.epoch, entry.seq)
     about.append(_CONTENT["binary"])
     return about
+
+
+VARYING: Final = ("ce_id", "ce_subject", "ce_time", "ce_sequence")
+"""The attributes that differ from message to message, in their order; the others are the same for a topic and host."""
+
+
+def varying(entry: Entry) -> tuple[bytes, bytes, bytes, bytes]:
+    """The values of `VARYING`, for who packs many messages and has the rest packed once."""
+    return entry.id.encode(), entry.subject.encode(), entry.time.encode(), b"%d.%020d" % (entry.epoch, entry.seq)
+
+
+def fixed(entry: Entry, field: Callable[[str, bytes], bytes], name: Callable[[str], bytes]) -> list[bytes]:
+    """What stands before, between and behind the values of `VARYING` in a packed list of `attributes`.
+
+    `field` packs a whole attribute; `name` what comes before the value, but for its length, which comes with the value.
+    """
+    parts = [b""]
+    for attribute, value in attributes(entry):
+        if attribute in VARYING:
+            parts[-1] += name(attribute)
+            parts.append(b"")
+        else:
+            parts[-1] += field(attribute, value)
+    return parts
 
 
 def _attributes(topic: Topic, id_: str, host_id: str, subject: str, time: str, epoch: int, seq: int) -> list[tuple[str, bytes]]:

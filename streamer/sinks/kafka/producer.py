@@ -19,21 +19,18 @@ from aiokafka import AIOKafkaClient, TopicPartition
 from aiokafka import errors as kafka_errors
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from streamer.errors import NotConnected
-from streamer.model.wire import Entry, attributes
+from streamer.model.wire import Entry
 from streamer.sinks.kafka import refusals
+from streamer.sinks.kafka.records import Packer
 
 REQUEST_TIMEOUT_MS: Final = 10_000
 _METADATA_AGE_MS: Final = 60_000  # how long a new partition of a topic may stay unnoticed
 _STOP_SECONDS: Final = 0.5
 _START_TRIES: Final = 20
 _BACKOFF_SECONDS: Final = 0.1
-_NO_TIMESTAMP: Final = -1  # Kafka's own value for a record without one
 _ALL_REPLICAS: Final = -1
-_FORMAT: Final = 2
-_CODECS: Final = {"none": 0, "gzip": 1, "lz4": 3, "zstd": 4}
 _IN_A_THREAD_BYTES: Final = 65_536  # compressing less than that takes less than handing it over
 _REQUEST_BYTES: Final = 262_144  # a request is sent when it has so much: the broker works on it while the next is packed
 _NO_LEADER, _NETWORK, _TIMED_OUT = 5, 13, 7
@@ -59,7 +56,7 @@ class Producer:
         self.client: Final = AIOKafkaClient(**options, request_timeout_ms=REQUEST_TIMEOUT_MS, metadata_max_age_ms=_METADATA_AGE_MS)
         # Without this, metadata is asked for all topics of the cluster.
         self.client.set_topics(topics)
-        self._codec: Final = _CODECS[compression]
+        self._packer: Final = Packer(compression)
         self._id, self._epoch = -1, -1
         self._sequences: dict[TopicPartition, int] = {}
         self._outgoing: dict[int, list[tuple[TopicPartition, bytes, asyncio.Future[int]]]] = {}
@@ -97,18 +94,12 @@ class Producer:
 
     async def pack(self, waiting: Waiting, sequence: int, batch_bytes: int, *, timestamps: bool) -> Packed:
         """A batch of the first entries of `waiting`, `batch_bytes` at most but one entry at least, numbered from `sequence`."""
-        builder = DefaultRecordBatchBuilder(_FORMAT, self._codec, 0, self._id, self._epoch, sequence % _SEQUENCES, batch_bytes)
-        append, count = builder.append, 0
-        for _, entry in waiting:
-            time_ms = entry.time_ms if timestamps else _NO_TIMESTAMP
-            if append(count, time_ms, entry.key.encode(), entry.value, attributes(entry)) is None:
-                break  # full; the first one always goes in
-            count += 1
-        size = builder.size()
-        if size < _IN_A_THREAD_BYTES:
-            return Packed(bytes(builder.build()), count, size)
-        data = await asyncio.get_running_loop().run_in_executor(self._packing, builder.build)
-        return Packed(bytes(data), count, size)
+        raw = self._packer.append(waiting, batch_bytes, timestamps=timestamps)
+        state = self._id, self._epoch, sequence % _SEQUENCES
+        if len(raw.data) < _IN_A_THREAD_BYTES:
+            return Packed(self._packer.finish(raw, *state), raw.records, len(raw.data))
+        data = await asyncio.get_running_loop().run_in_executor(self._packing, self._packer.finish, raw, *state)
+        return Packed(data, raw.records, len(raw.data))
 
     async def put(self, place: TopicPartition, packed: Packed) -> int:
         """One attempt to store a batch; returns the broker's code, or one that stands for not having got any.

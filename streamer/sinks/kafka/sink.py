@@ -24,7 +24,6 @@ from typing import Final, Self
 from aiokafka import TopicPartition
 from aiokafka import errors as kafka_errors
 from aiokafka.conn import create_conn
-from aiokafka.partitioner import murmur2
 
 from streamer import brokers
 from streamer.config import Publishing, SinkSettings, password
@@ -34,6 +33,7 @@ from streamer.model.messages import TOPICS, Lane
 from streamer.model.wire import Entry
 from streamer.sinks import wanted_types
 from streamer.sinks.kafka import noise, refusals
+from streamer.sinks.kafka.murmur import murmur2
 from streamer.sinks.kafka.producer import REQUEST_TIMEOUT_MS, Packed, Producer, Waiting
 
 _ALL_TYPES: Final = frozenset(topic.short for topic in TOPICS)
@@ -168,7 +168,7 @@ class KafkaSink:
         return {TopicPartition(topics[short], partition): waiting for (short, partition), waiting in by_place.items()}
 
     def _hash(self, key: str) -> int:
-        """A key's hash as Java's; it takes 24 us for a container id, so it is kept."""
+        """A key's hash; it takes 5 us for a container id, so it is kept."""
         known = self._hashes.get(key)
         if known is None:
             if len(self._hashes) >= _KNOWN_KEYS:  # containers come and go; the living ones are soon known again
