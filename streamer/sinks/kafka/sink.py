@@ -33,7 +33,7 @@ from streamer.model.messages import TOPICS, Lane
 from streamer.model.wire import Entry
 from streamer.sinks import wanted_types
 from streamer.sinks.kafka import noise, refusals
-from streamer.sinks.kafka.murmur import murmur2
+from streamer.sinks.kafka.murmur import hashes
 from streamer.sinks.kafka.producer import REQUEST_TIMEOUT_MS, Packed, Producer, Waiting
 
 _ALL_TYPES: Final = frozenset(topic.short for topic in TOPICS)
@@ -158,23 +158,24 @@ class KafkaSink:
 
     def _places(self, producer: Producer, batch: Sequence[Entry], known: set[int]) -> dict[TopicPartition, list[tuple[int, Entry]]]:
         """What goes to which partition, in order, but for what is stored already."""
+        hashed = self._hashed(batch)
         topics = {short: self._topics[short] for short in {entry.topic.short for entry in batch}}
         counts = {short: producer.partitions(topic) for short, topic in topics.items()}
         by_place: dict[tuple[str, int], list[tuple[int, Entry]]] = {}
         for index, entry in enumerate(batch):
             if entry.position not in known:
                 short = entry.topic.short
-                by_place.setdefault((short, self._hash(entry.key) % counts[short]), []).append((index, entry))
+                by_place.setdefault((short, hashed[entry.key] % counts[short]), []).append((index, entry))
         return {TopicPartition(topics[short], partition): waiting for (short, partition), waiting in by_place.items()}
 
-    def _hash(self, key: str) -> int:
-        """A key's hash; it takes 5 us for a container id, so it is kept."""
-        known = self._hashes.get(key)
-        if known is None:
+    def _hashed(self, batch: Sequence[Entry]) -> dict[str, int]:
+        """Key -> hash, for all of a batch; kept, as the same keys come again and again."""
+        if unknown := {entry.key for entry in batch}.difference(self._hashes):
             if len(self._hashes) >= _KNOWN_KEYS:  # containers come and go; the living ones are soon known again
                 self._hashes.clear()
-            known = self._hashes[key] = murmur2(key.encode()) & 0x7FFFFFFF
-        return known
+                unknown = {entry.key for entry in batch}
+            self._hashes.update(hashes(unknown))
+        return self._hashes
 
     async def _fill(
         self, producer: Producer, place: TopicPartition, waiting: Waiting, stored: list[int], rejected: list[tuple[int, str]]
