@@ -170,9 +170,7 @@ async def _drain(peer: Peer, kind: str, messages: list[Message], args: argparse.
     """Fill an outbox while its sink does not take anything, then let it drain."""
     sink = make(SinkSettings(url=peer.url), Publishing(kafka_compression=args.compression), HOST_ID)
     await sink.connect()
-    settings = OutboxSettings(
-        durable_bytes=_CAP_BYTES, stats_bytes=_CAP_BYTES, batch_messages=args.batch_messages, batch_bytes=args.batch_bytes
-    )
+    settings = OutboxSettings(memory_bytes=_CAP_BYTES, batch_messages=args.batch_messages, batch_bytes=args.batch_bytes)
     telemetry = Telemetry()
     outbox = Outbox(SystemClock(), settings, "binary", telemetry, lambda seen: progress(f"unexpected: {seen}"))
     outbox.add(_Connected(sink), _TYPES[kind])

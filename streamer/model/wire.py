@@ -34,6 +34,7 @@ class Entry(Struct, frozen=True, gc=False):
               Redis entry id, the same at every replay
     value     None is the tombstone of a compacted topic
     ends      a last word, of a container or of the run: samples that are older must not follow it
+    size      bytes that it is accounted with against a lane's cap: value, key and a flat rate for the rest
     """
 
     position: int
@@ -50,11 +51,10 @@ class Entry(Struct, frozen=True, gc=False):
     value: bytes | None
     structured: bool = False
     ends: bool = False
+    size: int = 0
 
-    @property
-    def size(self) -> int:
-        """Bytes that this entry is accounted with against a lane's cap: value, key and a flat rate for the rest."""
-        return len(self.value or b"") + len(self.key) + 256
+
+_FLAT_BYTES: Final = 256
 
 
 def encode(message: Message, position: int, order_ms: int, envelope: Envelope = "binary") -> Entry:
@@ -77,7 +77,21 @@ def _encode(message: Message, position: int, order_ms: int, envelope: Envelope) 
     if record is None:  # key of the compacted topic is <host id>/<container id>
         message.key.encode()  # a sink will; here it still can be mended
         host_id, _, subject = message.key.partition("/")
-        return Entry(position, order_ms, message.topic, message.key, "", subject, "", message.time_ms, 0, 0, host_id, None)
+        return Entry(
+            position,
+            order_ms,
+            message.topic,
+            message.key,
+            "",
+            subject,
+            "",
+            message.time_ms,
+            0,
+            0,
+            host_id,
+            None,
+            size=len(message.key) + _FLAT_BYTES,
+        )
     subject = getattr(record, "container_id", record.host_id)
     structured = envelope == "structured"
     value = _encoder.encode(record)
@@ -97,7 +111,7 @@ def _encode(message: Message, position: int, order_ms: int, envelope: Envelope) 
     return Entry(
         position, order_ms, message.topic, message.key, record.id, subject, record.time, message.time_ms,
         record.epoch, record.seq, record.host_id, value, structured,
-        _ends(record),
+        _ends(record), len(value) + len(message.key) + _FLAT_BYTES,
     )  # fmt: skip
 
 
@@ -147,7 +161,7 @@ def unpack(packed: bytes) -> list[Entry]:
     return [
         Entry(
             p.position, p.order_ms, topics[p.topic], p.key, p.id, p.subject, p.time, p.time_ms, p.epoch, p.seq, p.host_id, p.value,
-            p.structured, p.ends,
+            p.structured, p.ends, len(p.value or b"") + len(p.key) + _FLAT_BYTES,
         )
         for p in _unpacker.decode(packed)
     ]  # fmt: skip

@@ -107,7 +107,8 @@ class Backlog:
             return "now"
         if not stats.head or (self._durable.messages and stats.head[0].position > (self._durable.first_position or 0)):
             return "none"
-        return "now" if len(stats.head) >= max_messages or stats.head_bytes >= max_bytes else "gather"
+        full = len(stats.head) >= max_messages or stats.head_bytes >= max_bytes
+        return "now" if full or stats.disk_messages else "gather"  # with more on disk there is nothing to gather for
 
     def take(self, max_messages: int, max_bytes: int) -> list[Entry]:
         """The next batch, of one lane, in order; empty when nothing can go now. A single entry may be over `max_bytes`.
@@ -186,10 +187,11 @@ class Backlog:
         for lane in (self._durable, self._stats):
             for stretch in lane.lose_disk():
                 self._lose_stretch(stretch, "gone")
-            while lane.head:
-                entry = lane.pop()
+            for entry in lane.head:
                 lane.settled(entry)
                 self._lose(entry.topic, entry.epoch, entry.seq, entry.seq, 1, "gone")
+            lane.head.clear()
+            lane.popped(lane.head_bytes)
         self._newest_sample.clear()
 
     @property
@@ -218,15 +220,16 @@ class Backlog:
     def _from_durable(self, max_messages: int, max_bytes: int) -> list[Entry]:
         batch: list[Entry] = []
         size = 0
-        lane = self._durable
-        while lane.head and len(batch) < max_messages:
-            entry = lane.head[0]
+        head = self._durable.head
+        while head and len(batch) < max_messages:
+            entry = head[0]
             if batch and size + entry.size > max_bytes:
                 break
             if entry.ends and self._samples_go_first(entry):
                 break
-            batch.append(lane.pop())
+            batch.append(head.popleft())
             size += entry.size
+        self._durable.popped(size)
         return batch
 
     def _from_stats(self, max_messages: int, max_bytes: int) -> list[Entry]:
@@ -235,16 +238,18 @@ class Backlog:
         newest = self._newest_sample
         batch: list[Entry] = []
         size = 0
-        while lane.head and len(batch) < max_messages:
-            entry = lane.head[0]
+        head = lane.head
+        while head and len(batch) < max_messages:
+            entry = head[0]
             if before is not None and entry.position > before:
                 break  # its `created` may be among what waits in the durable lane
             if batch and size + entry.size > max_bytes:
                 break
-            batch.append(lane.pop())
+            batch.append(head.popleft())
             size += entry.size
             if newest.get(entry.subject) == entry.position:
                 del newest[entry.subject]
+        lane.popped(size)
         return batch
 
     def _samples_go_first(self, entry: Entry) -> bool:

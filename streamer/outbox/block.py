@@ -22,6 +22,13 @@ def blocks(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
             start = index
 
 
+def follows(block: Sequence[Entry], more: Sequence[Entry]) -> bool:
+    """Whether these may stand in one block: the same epoch, no number missing between them, not too many."""
+    last, first = block[-1], more[0]
+    in_order = first.position > last.position and (first.epoch, first.seq) == (last.epoch, last.seq + 1)
+    return in_order and len(block) + len(more) <= MOST
+
+
 def deflate(entries: Sequence[Entry]) -> bytes:
     """A block as bytes."""
     from cramjam import zstd

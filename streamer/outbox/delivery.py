@@ -35,7 +35,7 @@ REFUSED_RETRY_SECONDS: Final = 30.0
 DRAIN_RETRY_SECONDS: Final = 1.0  # at the end nobody waits for a long back-off
 _LOOK_SECONDS: Final = 0.1
 WINDOW_BYTES: Final = 4_000_000
-"""What waits for a sink beyond this stays on disk and is read back, so much at a time."""
+"""What waits for a sink beyond this, or two batches, stays on disk and is read back, so much at a time."""
 
 LANES: Final[tuple[Lane, ...]] = ("durable", "stats")
 
@@ -64,7 +64,8 @@ class Delivery:
         """`read`: how to read back what is on disk only; None: nothing is. `on_settled` hears of refused entries and notices."""
         self.sink: Final = sink
         self.component: Final = f"sink.{sink.name}"
-        self.backlog: Final = Backlog(memory_bytes=settings.memory_bytes, window_bytes=WINDOW_BYTES if read else None)
+        self._window: Final = max(WINDOW_BYTES, 2 * settings.batch_bytes)
+        self.backlog: Final = Backlog(memory_bytes=settings.memory_bytes, window_bytes=self._window if read else None)
         self.types: Final = types
         self._read, self._on_settled = read, on_settled
         self._reading: set[Lane] = set()
@@ -113,7 +114,7 @@ class Delivery:
             queue = self.backlog.lane(lane)
             if queue.wants_more and lane not in self._reading and not self._gone and self._read is not None:
                 self._reading.add(lane)
-                self._read(lane, queue.disk_after, queue.disk_through, self.types, WINDOW_BYTES, partial(self._fetched, lane))
+                self._read(lane, queue.disk_after, queue.disk_through, self.types, self._window, partial(self._fetched, lane))
 
     def _fetched(self, lane: Lane, answer: tuple[list[Entry], int] | None) -> None:
         """What was read, and how far that goes; None: it could not be read now, `fetch` will be called again."""

@@ -115,10 +115,16 @@ class Lane:
 
     def refill(self, entries: Sequence[Entry], through: int) -> list[Stretch]:
         """Take in what was read from disk up to position `through`; returns what should have been there and was not."""
+        self.head.extend(entries)
+        size = 0
         for entry in entries:
-            self.head.append(entry)
-            self.head_bytes += entry.size
-            self._forget(entry.topic, entry.epoch, entry.seq, entry.size)
+            size += entry.size
+            stretch = self.disk.get((entry.topic.short, entry.epoch))
+            if stretch is not None:
+                stretch.first_seq, stretch.count = entry.seq + 1, stretch.count - 1
+                self.disk_messages -= 1
+        self.head_bytes += size
+        self.disk_bytes -= size
         self.disk_after = max(self.disk_after, through)
         if self.disk_after < self.disk_through:
             return []
@@ -126,7 +132,8 @@ class Lane:
 
     def gone_from_disk(self, heads: Sequence[Head]) -> list[Head]:
         """The disk was too small: these are no longer there. Returns the ones that this lane still needed."""
-        needed = [head for head in heads if self.disk_messages and self.disk_after < head.position <= self.disk_through]
+        wanted = [head for head in heads if (head.topic.short, head.epoch) in self.disk]
+        needed = [head for head in wanted if self.disk_messages and self.disk_after < head.position <= self.disk_through]
         for head in needed:
             self._forget(head.topic, head.epoch, head.seq, head.size)
             self.mark = Mark(head.position, head.epoch, head.seq) if not self.head else self.mark
@@ -158,12 +165,11 @@ class Lane:
 
     # emptying
 
-    def pop(self) -> Entry:
-        entry = self.head.popleft()
-        self.head_bytes -= entry.size
-        if not self.messages:
+    def popped(self, size: int) -> None:
+        """Entries of so many bytes were taken from the head."""
+        self.head_bytes -= size
+        if self.overflowed and not self.messages:
             self.overflowed = False
-        return entry
 
     def push_front(self, batch: Sequence[Entry]) -> Iterator[Entry]:
         """Put entries back that were popped; yields what has to go for them."""

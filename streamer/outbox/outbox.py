@@ -189,8 +189,7 @@ class Outbox:
             async with asyncio.timeout(deadline_seconds):
                 while True:
                     self._declare()
-                    if self._disk is not None:
-                        await self._disk.flush()
+                    await self.flush()
                     await asyncio.gather(
                         *(delivery.drain(patient=patient or not self._disk_works()) for delivery in self._deliveries)
                     )
@@ -199,6 +198,11 @@ class Outbox:
         except TimeoutError:
             self._declare()  # too late to be delivered, but not to be seen in memory and counted
         return self.left()
+
+    async def flush(self) -> None:
+        """Until what was published is offered to the sinks: with a state file, until it is committed."""
+        if self._disk is not None:
+            await self._disk.flush()
 
     def _disk_works(self) -> bool:
         return self._disk is not None and self._disk.works

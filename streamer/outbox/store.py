@@ -26,13 +26,14 @@ import msgspec
 from streamer.model.inventory import Checkpoint, Kept, Past
 from streamer.model.messages import TOPICS, Lane
 from streamer.model.wire import Entry, pack
-from streamer.outbox.block import blocks, deflate, entries_of, inflate
+from streamer.outbox.block import blocks, deflate, entries_of, follows, inflate
 from streamer.outbox.database import Database
 from streamer.outbox.lane import Head, Mark, Stretch
 from streamer.outbox.lock import StoreFailed
 
 FILE: Final = "state.db"
 _AGE_EVERY_MS: Final = 60_000
+_SMALL_BLOCK_BYTES: Final = 32_768  # a last block below this is written again with what follows it
 
 _OLDEST: Final[dict[Lane, str]] = {
     "durable": "SELECT position, size, order_ms FROM durable ORDER BY position",
@@ -92,6 +93,16 @@ class Left(NamedTuple):
     through: int
 
 
+class _Block(NamedTuple):
+    block_id: int
+    entries: list[Entry]
+    bytes: int
+
+
+def _raw(entries: Sequence[Entry]) -> int:
+    return sum(entry.size for entry in entries)
+
+
 class Store:
     """See above. Every method may raise `StoreFailed`."""
 
@@ -100,6 +111,7 @@ class Store:
         self.file = Database(directory / FILE, synchronous)
         self._bytes: dict[Lane, int] = {"durable": 0, "stats": 0}
         self._age_checked_ms = 0
+        self._open_block: _Block | None = None  # the last one written
         self._known = False  # what was in the file when this run began is known
         self._open_anew = False  # before the next commit: the last one failed, or the file could not be opened as usual
         self._last = (0, 0)  # the highest position and order time written
@@ -124,6 +136,7 @@ class Store:
         self.file.close()
 
     def _count(self) -> None:
+        self._open_block = None
         db = self.file.live
         with self.file.errors():
             self._bytes["durable"] = db.execute("SELECT coalesce(sum(size), 0) FROM durable").fetchone()[0]
@@ -232,6 +245,7 @@ class Store:
                 db.execute("COMMIT")
             except BaseException:
                 self._bytes.update(sizes)
+                self._open_block = None
                 with contextlib.suppress(sqlite3.Error):
                     db.execute("ROLLBACK")
                 raise
@@ -258,16 +272,29 @@ class Store:
         self._say(clean=int(work.clean))
 
     def _write_block(self, block: Sequence[Entry]) -> None:
-        first, last = block[0], block[-1]
+        """A block of its own, or one with the last, while that is small: samples compress well in company."""
+        db, last = self.file.live, self._open_block
+        if last is not None and last.bytes < _SMALL_BLOCK_BYTES and follows(last.entries, block):
+            entries = [*last.entries, *block]
+            packed = deflate(entries)
+            done = db.execute(
+                "UPDATE stats SET last = ?, last_seq = ?, messages = ?, raw_bytes = ?, bytes = ?, block = ? WHERE block_id = ?",
+                (block[-1].position, block[-1].seq, len(entries), _raw(entries), len(packed), packed, last.block_id),
+            )
+            if done.rowcount:
+                self._bytes["stats"] += len(packed) - last.bytes
+                self._open_block = _Block(last.block_id, entries, len(packed))
+                return
         packed = deflate(block)
-        self.file.live.execute(
+        first, end = block[0], block[-1]
+        done = db.execute(
             "INSERT INTO stats VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                first.position, last.position, first.epoch, first.seq, last.seq, len(block), first.order_ms,
-                sum(e.size for e in block), len(packed), packed,
+                first.position, end.position, first.epoch, first.seq, end.seq, len(block), first.order_ms, _raw(block), len(packed), packed,
             ),
         )  # fmt: skip
         self._bytes["stats"] += len(packed)
+        self._open_block = _Block(done.lastrowid or 0, list(block), len(packed))
 
     def _check_in(self, point: Checkpoint) -> None:
         db = self.file.live

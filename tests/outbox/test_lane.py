@@ -85,6 +85,19 @@ def test_what_the_disk_lost_is_counted_by_topic_and_epoch() -> None:
     assert taken == [*range(1, in_memory + 1), *range(36, 41)]
 
 
+def test_what_a_sink_does_not_want_is_no_loss_of_its() -> None:
+    """The disk drops the oldest of all topics; a sink counts its own."""
+    speaker = Speaker()
+    entries = encoded([m for _ in range(20) for m in (speaker.oom("a"), speaker.lifecycle("a"))])
+    backlog = Backlog(memory_bytes=LARGE, window_bytes=3 * SIZE)
+    _offer(backlog, [entry for entry in entries if entry.topic.short == "oom"], stored=True)
+    backlog.gone_from_disk("durable", [Head(e.position, e.topic, e.epoch, e.seq, e.size) for e in entries[:30]])
+    (loss,) = backlog.losses()
+    in_memory = len(backlog.lane("durable").head)
+    assert (loss.topic.short, loss.first_seq, loss.last_seq) == ("oom", in_memory + 1, 15)
+    assert backlog.statistics().messages == in_memory + 5
+
+
 def test_facts_do_not_wait_for_samples_that_lag() -> None:
     """With old samples on disk, `deleted` and whatever else happens goes at once; the samples follow and none is lost."""
     speaker = Speaker()
