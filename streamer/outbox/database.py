@@ -27,7 +27,7 @@ CREATE TABLE stats (
   last_seq INTEGER NOT NULL, messages INTEGER NOT NULL, order_ms INTEGER NOT NULL, raw_bytes INTEGER NOT NULL,
   bytes INTEGER NOT NULL, block BLOB NOT NULL
 );
-CREATE INDEX stats_by_first ON stats (first);
+CREATE INDEX blocks ON stats (first, last, epoch, first_seq, last_seq, messages, order_ms, raw_bytes, bytes);
 CREATE TABLE cursors (
   sink TEXT PRIMARY KEY, name TEXT NOT NULL, durable INTEGER NOT NULL, stats INTEGER NOT NULL, stats_epoch INTEGER NOT NULL,
   stats_seq INTEGER NOT NULL

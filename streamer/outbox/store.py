@@ -24,7 +24,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from streamer.model.inventory import Checkpoint, Kept, Past
-from streamer.model.messages import TOPICS, Lane
+from streamer.model.messages import STATS, TOPICS, Lane
 from streamer.model.wire import Entry, pack
 from streamer.outbox.block import blocks, deflate, entries_of, follows, inflate
 from streamer.outbox.database import Database
@@ -43,6 +43,11 @@ _DELETE: Final[dict[Lane, str]] = {
     "durable": "DELETE FROM durable WHERE position = ?",
     "stats": "DELETE FROM stats WHERE block_id = ?",
 }
+
+_BLOCKS_AFTER: Final = (
+    "SELECT block_id, first, last, epoch, first_seq, last_seq, messages, raw_bytes FROM stats WHERE last > ? ORDER BY first"
+)
+_BEYOND: Final = 1 << 62
 
 _TOPIC: Final = {topic.short: topic for topic in TOPICS}
 _kept_decoder: Final = msgspec.json.Decoder(Kept)
@@ -192,31 +197,37 @@ class Store:
                 f" WHERE position > ? AND topic IN ({wanted}) GROUP BY topic, epoch",
                 (cursor.durable,),
             ).fetchall()
-            blocks = self.file.live.execute(
-                "SELECT block_id, last FROM stats WHERE last > ? ORDER BY first", (cursor.stats.position,)
-            ).fetchall()
-            # what was written again after a failure stands in two blocks
-            heads = {head.position: head for key, _ in blocks for head in self._heads(key) if head.position > cursor.stats.position}
         found: dict[Lane, Left] = {
             "durable": Left(
                 [Stretch(_TOPIC[short], *rest) for short, *rest, _, _ in durable],
                 sum(row[5] for row in durable), cursor.durable, max((row[6] for row in durable), default=cursor.durable),
             )
         }  # fmt: skip
-        stretches: dict[int, Stretch] = {}
-        for head in heads.values() if "stats" in types else ():
-            known = stretches.setdefault(head.epoch, Stretch(head.topic, head.epoch, head.seq, head.seq, 0))
-            known.last_seq, known.count = max(known.last_seq, head.seq), known.count + 1
-        size = sum(head.size for head in heads.values()) if stretches else 0
-        through = max((last for _, last in blocks), default=0) if stretches else cursor.stats.position
-        found["stats"] = Left(list(stretches.values()), size, cursor.stats.position, through)
+        found["stats"] = self._left_of_stats(cursor.stats.position if "stats" in types else _BEYOND)
         return found
+
+    def _left_of_stats(self, after: int) -> Left:
+        stretches: dict[int, Stretch] = {}
+        reached = after
+        size = 0
+        with self.file.errors():
+            for key, first, last, epoch, *numbers, raw_bytes in self.file.live.execute(_BLOCKS_AFTER, (after,)).fetchall():
+                if first > reached:
+                    parts = [(epoch, *numbers, raw_bytes)]
+                else:  # partly sent, or written again after a failure
+                    parts = [(h.epoch, h.seq, h.seq, 1, h.size) for h in self._heads(key) if h.position > reached]
+                for part_epoch, first_seq, last_seq, count, part_bytes in parts:
+                    known = stretches.setdefault(part_epoch, Stretch(STATS, part_epoch, first_seq, last_seq, 0))
+                    known.last_seq, known.count = max(known.last_seq, last_seq), known.count + count
+                    size += part_bytes
+                reached = max(reached, last)
+        return Left(list(stretches.values()), size, after, reached)
 
     def spilled(self, epoch: int) -> list[tuple[int, int]]:
         """The ranges of stats numbers of an epoch that are on disk, in order."""
         with self.file.errors():
             return self.file.live.execute(
-                "SELECT first_seq, last_seq FROM stats WHERE epoch = ? ORDER BY first_seq", (epoch,)
+                "SELECT first_seq, last_seq FROM stats WHERE epoch = ? ORDER BY first", (epoch,)
             ).fetchall()
 
     # writing
@@ -326,7 +337,7 @@ class Store:
         durable, stats = min(c.durable for c in cursors), min(c.stats.position for c in cursors)
         gone = db.execute("DELETE FROM durable WHERE position <= ? RETURNING size", (durable,)).fetchall()
         self._bytes["durable"] -= sum(size for (size,) in gone)
-        blocks = db.execute("DELETE FROM stats WHERE last <= ? RETURNING bytes", (stats,)).fetchall()
+        blocks = db.execute("DELETE FROM stats WHERE first <= ?1 AND last <= ?1 RETURNING bytes", (stats,)).fetchall()
         self._bytes["stats"] -= sum(size for (size,) in blocks)
 
     def _trim(self, lane: Lane, now_ms: int) -> list[Head]:
