@@ -235,13 +235,14 @@ def _redis_floor(port: int, pid: int, entries: Sequence[Entry]) -> Run:
     from streamer.sinks.redis import RedisSink
 
     sink = RedisSink(brokers.parse(f"redis://127.0.0.1:{port}"), HOST_ID)
-    commands = [sink.packed(entry) for entry in entries]
-    data = b"".join(commands)
+    parts: list[bytes] = []
+    sink._pack(parts, [], entries, entries[0], {})
+    data = b"".join(parts)
     with socket.create_connection(("127.0.0.1", port)) as connection:
 
         def read() -> None:
             replies = 0
-            while replies < len(commands):
+            while replies < len(entries):
                 received = connection.recv(1 << 20)
                 if not received or b"-ERR" in received:
                     raise RuntimeError(f"Redis answered {received[:80]!r}")

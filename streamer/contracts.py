@@ -118,9 +118,11 @@ class Receipt(NamedTuple):
     `rejected`: (index in the batch, reason) of entries that this peer will never take; they must not block the lane.
     Everything else was acknowledged. A batch of which it is not known whether it arrived raises `NotConnected`:
     it is sent again, ids are the same.
+    `notices`: what is to be declared as a gap of this sink though it acknowledged: a server that lost what it had taken.
     """
 
     rejected: Sequence[tuple[int, str]] = ()
+    notices: Sequence[str] = ()
 
 
 class Sink(Protocol):
