@@ -212,7 +212,7 @@ class Delivery:
         self._telemetry.count("streamer_sink_delivered_total", self.sink.name, batch[0].topic.lane, by=delivered)
         self._up()
         self.fetch()
-        self._on_settled(self, refused, ())
+        self._on_settled(self, refused, receipt.notices)
         self._after_settling()
 
     def _after_settling(self) -> None:
