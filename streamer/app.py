@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -22,7 +23,7 @@ import streamer
 from streamer import logs, systemd
 from streamer.clock import SystemClock
 from streamer.config import Settings, SinkSettings, seconds
-from streamer.contracts import Emit, Look, Status
+from streamer.contracts import Emit, Look, Sink, Status
 from streamer.errors import ConfigError
 from streamer.kernel import hierarchy, proc
 from streamer.manager.container import LabelFilter
@@ -123,8 +124,8 @@ class Run(Agent):
             self.clock, settings.outbox, settings.publishing.envelope, self.telemetry, self._hear,
             store=self.state.store, trouble=self.state.trouble, sign=self._sign, snapshot=self._snapshot,
         )  # fmt: skip
-        for sink in settings.sinks or [SinkSettings(url="stdout:")]:
-            self.outbox.add(make(sink, settings.publishing, self.host.id), wanted_types(sink.url, sink.types))
+        for sink, types in _sinks(settings, self.host.id):
+            self.outbox.add(sink, types)
         self.cgroups = CgroupSource(
             self.hierarchies, scope=settings.scope, clock=self.clock, telemetry=self.telemetry,
             rescan_seconds=seconds(settings.sampling.rescan),
@@ -156,7 +157,7 @@ class Run(Agent):
 
     def _trouble_at_start(self) -> list[o.Observation]:
         """What is missing, or will be, because of how the run before ended or what was found of it."""
-        found: list[o.Observation] = [*self.outbox.lost_samples(self.state.past), *self.outbox.forgotten()]
+        found: list[o.Observation] = [*self.outbox.left_unsaid(self.state.past)]
         if self.state.trouble:
             found.append(o.Degraded(STATE, self.clock.wall_ns(), self.state.trouble, STATE_REMEDY))
         return found
@@ -407,6 +408,27 @@ def needs_restart(old: Settings, new: Settings) -> list[str]:
         else:
             fixed.append(name)
     return fixed
+
+
+def _sinks(settings: Settings, host_id: str) -> Iterator[tuple[Sink, frozenset[str]]]:
+    """The configured sinks, each with a name of its own, and what each is sent.
+
+    Raises:
+        ConfigError: a URL that cannot be used, or the same place twice: their messages could not be told apart there.
+    """
+    names: Counter[str] = Counter()
+    places: set[str] = set()
+    for configured in settings.sinks or [SinkSettings(url="stdout:")]:
+        sink = make(configured, settings.publishing, host_id)
+        if (place := sink.describe()) in places:
+            raise ConfigError(
+                "the same place twice", key="sinks.url", value=place, remedy="name it once, with all the types it is to get"
+            )
+        places.add(place)
+        names[sink.name] += 1
+        if names[sink.name] > 1:
+            sink.name = f"{sink.name}-{names[sink.name]}"
+        yield sink, wanted_types(configured.url, configured.types)
 
 
 def label_filter(settings: Settings) -> LabelFilter:

@@ -64,6 +64,7 @@ class Fleet:
         self._scope = scope
         self.labels = labels or LabelFilter()
         self._roster = Roster()
+        self._touched: dict[str, Container] = {}  # by incarnation: known better since the last checkpoint, though nothing was said
         self._kills = Kills(
             self._roster,
             self._say,
@@ -73,7 +74,6 @@ class Fleet:
             log_readable=kmsg,
             said=self._past.kmsg_said,
         )
-        self._touched: list[Container] = []  # known better since the last checkpoint, though nothing was said
         self._docker_answers = None if docker else False  # None: its first list is still to come
         self._rules: dict[type, Callable[[Any, Now], list[Message]]] = {
             o.Appeared: self._appeared,
@@ -161,7 +161,7 @@ class Fleet:
         return self._kills.surveyed
 
     def checkpoint(self, messages: Sequence[Message], *, whole: bool = False) -> Checkpoint:
-        """What must be kept together with these messages: whom they are about and who waits for a runtime's word, or all.
+        """What must be kept together with these messages: whom they are about and who is known better since, or all.
 
         As of the earlier run, for the caller to put right once this one is `surveyed`: until then a kill leaves the time
         that nobody saw as it was.
@@ -169,8 +169,8 @@ class Fleet:
         if whole:
             kept: dict[str, Kept | None] = {container.incarnation: keep(container) for container in self._roster.everyone()}
         else:
-            touched = [c for c in self._touched if c in self._roster.open(c.owner.container_id)]
-            kept = {container.incarnation: keep(container) for container in (*self._roster.unsettled.values(), *touched)}
+            present = (c for c in self._touched.values() if c in self._roster.open(c.owner.container_id))
+            kept = {container.incarnation: keep(container) for container in present}
             for message in messages:
                 record = message.record
                 if isinstance(record, m.AboutContainer) and message.topic.lane == "durable" and record.incarnation not in kept:
@@ -191,7 +191,7 @@ class Fleet:
         whose = owner(kept.path)
         if whose is None or self._roster.incarnation(whose.container_id, kept.incarnation) is not None:
             return []
-        container = revive(kept, whose, self._past.alive_ns)
+        container = revive(kept, whose, min(self._past.alive_ns, now.wall_ns))  # the clock may have been set back
         self._roster.enter(container)
         if container.details != UNKNOWN:
             self._roster.remember(whose.container_id, container.details)
@@ -242,6 +242,7 @@ class Fleet:
         container.hold_until = now.monotonic_ns + (HOLD_STARTUP_NS if early else HOLD_CREATED_NS)
         self._roster.by_path[seen.path] = container
         self._roster.enter(container)
+        self._touched[container.incarnation] = container
         return said + self._advance(container, now) + self._kills.release(self.labels, now, path=seen.path)
 
     def _seen_again(self, known: Container, seen: o.Appeared, now: Now) -> list[Message]:
@@ -291,6 +292,7 @@ class Fleet:
         if container is None:
             return []
         self._roster.gone(container)
+        self._touched[container.incarnation] = container
         container.vanished_ns, container.not_before_ns = seen.time_ns, seen.not_before_ns
         # a container that Docker never spoke of may be another engine's: no word on its end will come either
         container.hold_until = now.monotonic_ns + (HOLD_DELETED_NS if container.details.name else HOLD_CREATED_NS)
@@ -327,7 +329,7 @@ class Fleet:
         if told.action == "die":  # of the earliest run that has not ended yet; an old event told again may be of a run before it
             for container in [c for c in incarnations if c.exit_code is None and c.seen_ns <= told.time_ns][:1]:
                 container.exit_code = told.exit_code
-                self._touched.append(container)
+                self._touched[container.incarnation] = container
         for container in incarnations:
             container.details = container.details._replace(name=known.name, image=known.image, labels=known.labels)
             said += self._advance(container, now)

@@ -32,6 +32,7 @@ class Kills:
 
     `scope`: as the fleet's: which cgroups are containers of their own.
     `said`: kernel-log numbers of kills that an earlier run said, which are told again.
+    `touched`: where to put whose counts have changed, by incarnation, so that they are kept.
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class Kills:
         hierarchical: bool,
         log_readable: bool,
         said: Iterable[int] = (),
+        touched: dict[str, Container] | None = None,
     ) -> None:
         self._roster, self._say, self._stream = roster, say, stream
         self._hierarchical = hierarchical
         self.log_readable = log_readable
         self.surveyed = False  # everything that is there has been told
         self._scope = scope
+        self._touched = {} if touched is None else touched
         self._said: dict[int, None] = dict.fromkeys(said)  # kernel-log numbers, ascending
         self._early: list[tuple[int, o.OomKilled]] = []  # held until then (monotonic ns), in the order of the log
 
@@ -93,6 +96,7 @@ class Kills:
             if container is not None:
                 self._count(container)
                 container.oom_repeated += 1
+                self._touched[container.incarnation] = container
             return []
         if container is None:
             self._count_above(path)
@@ -101,6 +105,7 @@ class Kills:
             container.waiting.append(seen)
             return []
         if container.oom_unlogged and seen.time_ns <= container.oom_unlogged_ns:
+            self._touched[container.incarnation] = container
             container.oom_unlogged -= 1  # the counter's word was taken for it already
             return []
         return [self.of(container, seen, labels, now)]
@@ -156,6 +161,7 @@ class Kills:
             path = path[: path.rfind("/")] or "/"
             if (above := self._roster.by_path.get(path)) is not None:
                 above.oom_said += 1
+                self._touched[above.incarnation] = above
 
     def _stranger(self, path: str, labels: LabelFilter) -> tuple[Any, ...]:
         """What can be said of a victim whose cgroup is no container of ours: as much as its path tells."""

@@ -244,8 +244,8 @@ class Manager:
         settled = log.settled_seq if log is not None else None
         seq, said = (None, ()) if settled is None else self._fleet.log_cursor(settled)
         docker_ns = runtime.last_event_ns if runtime is not None else None
-        alive_ns = self._sources.cgroups.known_until_ns if self._fleet.surveyed else point.alive_ns
-        return structs.replace(point, alive_ns=max(alive_ns, point.alive_ns), kmsg_seq=seq, kmsg_said=said, docker_ns=docker_ns)
+        known_ns = self._sources.cgroups.known_until_ns if self._fleet.surveyed else 0
+        return structs.replace(point, alive_ns=known_ns or point.alive_ns, kmsg_seq=seq, kmsg_said=said, docker_ns=docker_ns)
 
     def _now(self) -> Now:
         return Now(self._clock.wall_ns(), self._clock.monotonic_ns())

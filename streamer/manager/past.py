@@ -25,6 +25,9 @@ def unsaid(past: Past, boot_id: str, boot_time_ns: int, now_ns: int) -> list[o.L
         lost.append(o.Lost("state", now_ns, reason, last=rfc3339(now_ns)))
         if past.epoch:
             lost += _everything_of(past.epoch, "messages of the earlier run were in the damaged state file", now_ns)
+    if past.unread:
+        why = f"the state file cannot be read ({past.unread}): what the earlier run had not sent is not known"
+        lost += _everything_of(past.epoch, why, now_ns)
     if past.unwritten:
         lost += _everything_of(
             past.unwritten, "the earlier run could not write its state: what it had not sent is not known", now_ns
@@ -40,7 +43,10 @@ def unseen(past: Past, surveyed_ns: int) -> list[o.Lost]:
     if not past.epoch and not past.damaged:
         return []  # there was none
     reason = "the agent was not running: containers that came and went meanwhile were not seen"
-    first = rfc3339(past.alive_ns) if past.alive_ns else ""
+    back = past.alive_ns > surveyed_ns
+    if back:
+        reason += f"; the wall clock was set back since, the agent was last known to run at {rfc3339(past.alive_ns)}"
+    first = rfc3339(past.alive_ns) if past.alive_ns and not back else ""
     return [o.Lost("agent", surveyed_ns, reason, first=first, last=rfc3339(surveyed_ns))]
 
 

@@ -8,16 +8,17 @@ from typing import Final
 import msgspec
 
 from streamer.model.wire import Entry, pack, unpack
+from streamer.outbox.lock import StoreFailed
 
 LEVEL: Final = 1  # of zstd: samples shrink to a tenth for some microseconds each
 MOST: Final = 1000  # entries in a block
 
 
 def blocks(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """Samples cut into blocks of one epoch each."""
+    """Samples cut into blocks: each of one epoch, without a hole in its numbers."""
     start = 0
     for index in range(1, len(entries) + 1):
-        if index == len(entries) or entries[index].epoch != entries[start].epoch or index - start >= MOST:
+        if index == len(entries) or index - start >= MOST or not follows(entries[index - 1 : index], entries[index : index + 1]):
             yield entries[start:index]
             start = index
 
@@ -40,23 +41,23 @@ def inflate(block: bytes) -> list[Entry]:
     """The entries of a block.
 
     Raises:
-        ValueError: it is damaged.
+        StoreFailed: it is damaged.
     """
     import cramjam
 
     try:
         return entries_of(bytes(cramjam.zstd.decompress(block)))
     except cramjam.DecompressionError as error:
-        raise ValueError(f"a block of samples cannot be read: {error}") from error
+        raise StoreFailed(f"a block of samples cannot be read: {error}", damaged=True) from error
 
 
 def entries_of(packed: bytes) -> list[Entry]:
     """What `wire.pack` was given.
 
     Raises:
-        ValueError: these are other bytes, or of a topic that this version does not have.
+        StoreFailed: these are other bytes, or of a topic that this version does not have.
     """
     try:
         return unpack(packed)
     except (msgspec.MsgspecError, KeyError) as error:
-        raise ValueError(f"an entry cannot be read: {error!r}") from error
+        raise StoreFailed(f"an entry cannot be read: {error!r}", damaged=True) from error

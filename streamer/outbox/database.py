@@ -15,6 +15,7 @@ from typing import Final, Literal, NamedTuple
 from streamer.outbox.lock import MODE, StoreFailed
 
 FORMAT: Final = 1
+_KEPT_ASIDE: Final = 5  # damaged files, each with its log
 _CHECK_BYTES: Final = 64 << 20  # a larger file is not read through at the start; what is damaged shows when it is read
 
 _TABLES: Final = """
@@ -31,6 +32,10 @@ CREATE INDEX blocks ON stats (first, last, epoch, first_seq, last_seq, messages,
 CREATE TABLE cursors (
   sink TEXT PRIMARY KEY, name TEXT NOT NULL, durable INTEGER NOT NULL, stats INTEGER NOT NULL, stats_epoch INTEGER NOT NULL,
   stats_seq INTEGER NOT NULL
+);
+CREATE TABLE dropped (
+  topic TEXT NOT NULL, epoch INTEGER NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, messages INTEGER NOT NULL,
+  last_position INTEGER NOT NULL, PRIMARY KEY (topic, epoch)
 );
 CREATE TABLE inventory (incarnation TEXT PRIMARY KEY, kept TEXT NOT NULL);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value);
@@ -86,7 +91,10 @@ class Database:
         """Open the file, or make it. `check`: read a small one through."""
         self.close()
         first: StoreFailed | None = None
+        log = self.path.with_name(f"{self.path.name}-wal")
         for way in _WAYS:
+            if "immutable" in way.query and log.exists() and log.stat().st_size:
+                continue  # it would be read without what stands in its log
             try:
                 self._open(way, check)
             except StoreFailed as failed:
@@ -110,7 +118,10 @@ class Database:
         """Rename a damaged file and begin a new one; returns the name under which the old one is kept."""
         self.close()
         kept = self.path.with_name(f"{self.path.name}.damaged-{now_ms}")
+        older = sorted(self.path.parent.glob(f"{self.path.name}.damaged-*"))
         with self.errors():
+            for path in older[: -_KEPT_ASIDE * 3]:
+                path.unlink()
             self.path.rename(kept)
             for suffix in ("-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
@@ -125,8 +136,9 @@ class Database:
             yield
         except sqlite3.OperationalError as error:  # disk full, read-only, I/O error, locked: it may pass
             raise StoreFailed(f"{self.path}: {error}") from error
-        except (sqlite3.Error, ValueError) as error:
-            raise StoreFailed(f"{self.path}: {error}", damaged=True) from error
+        except sqlite3.Error as error:
+            # "malformed", "not a database" are of this very class; the others (a constraint, a type) are bugs of ours
+            raise StoreFailed(f"{self.path}: {error}", damaged=type(error) is sqlite3.DatabaseError) from error
         except OSError as error:
             raise StoreFailed(f"{self.path}: {error.strerror or error}") from error
 

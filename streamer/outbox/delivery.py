@@ -69,6 +69,7 @@ class Delivery:
         self.types: Final = types
         self._read, self._on_settled = read, on_settled
         self._reading: set[Lane] = set()
+        self._reached = (0, Mark())
         self._batch: Final = (settings.batch_messages, settings.batch_bytes)
         self._connect_seconds: Final = seconds(settings.connect_timeout)
         self._send_seconds: Final = seconds(settings.send_timeout)
@@ -104,9 +105,15 @@ class Delivery:
         """Take over what an earlier run left on disk for this sink. Before `run`."""
         queue = self.backlog.lane(lane)
         queue.mark = mark
+        durable, stats = self._reached
+        self._reached = (mark.position, stats) if lane == "durable" else (durable, mark)
         if left.stretches:
             queue.adopt(left.stretches, left.bytes, left.after, left.through)
             self._settled.clear()
+
+    def begin_at(self, position: int) -> None:
+        """A sink that no earlier run had: what is on disk up to this position is none of its. Before `run`."""
+        self._reached = position, Mark(position)
 
     def fetch(self) -> None:
         """Ask for what is on disk only, where memory has room for it."""
@@ -126,10 +133,17 @@ class Delivery:
             self.fetch()
         self._after_settling()
 
-    def reached(self, lane: Lane, offered: int) -> Mark:
-        """Up to where this sink needs nothing any more, given that everything up to `offered` was offered to it."""
-        position, mark = self.backlog.reached(lane, offered), self.backlog.lane(lane).mark
-        return Mark(position, mark.epoch, mark.seq)
+    def reached(self, offered: int) -> tuple[int, Mark]:
+        """Up to which position this sink needs nothing any more, of the durable lane and of the stats lane.
+
+        Everything up to `offered` was offered to it. While something is lost that is not declared yet, it stays where it
+        was: a crash before the gap is on disk would hide the loss.
+        """
+        if not self.backlog.has_losses:
+            mark = self.backlog.lane("stats").mark
+            durable, stats = (self.backlog.reached(lane, offered) for lane in LANES)
+            self._reached = durable, Mark(stats, mark.epoch, mark.seq)
+        return self._reached
 
     async def run(self) -> None:
         """Deliver until cancelled, or until the sink is gone for good."""

@@ -2,16 +2,20 @@
 
     publish ──▶ nothing to write, nothing being written ──▶ offered at once
            └──▶ journal ──committed──▶ offered, in the order of publishing
-                       └──failed─────▶ offered all the same, held in memory; tried again until the disk takes all of it
+                       └──failed, or hangs──▶ offered all the same, held in memory; written later
 
-On the event loop; nothing here waits.
+What is on disk is known exactly: a durable entry stands in `_unstored` from its publishing until a commit that holds it
+succeeded, a sample's number in `_stored` once it did. Whatever went wrong, `_heal` writes all that is missing, until nothing
+is: then the state is `ok` again. On the event loop; nothing here waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any, Final
 
 from msgspec import Struct
@@ -24,6 +28,7 @@ from streamer.model.wire import Entry
 from streamer.outbox.backlog import Rejected
 from streamer.outbox.delivery import LANES, Delivery, Fetched
 from streamer.outbox.journal import Journal, Trouble
+from streamer.outbox.ranges import Ranges
 from streamer.outbox.retry import delay_seconds
 from streamer.outbox.store import Committed, Cursor, Work
 from streamer.telemetry import Telemetry
@@ -34,15 +39,14 @@ STALL_SECONDS: Final = 2.0  # what a disk has not taken by then is offered witho
 FIRST_RETRY_SECONDS: Final = 1.0
 CLOSE_SECONDS: Final = 10.0
 REMEDY: Final = "make room, or writable, in state_dir; until then what waits is in memory, and a crash of the agent loses it"
+_PRUNE_ABOVE: Final = 10_000  # entries that are not on disk: those that no sink needs any more are forgotten then
 
 
 class _Batch(Struct, eq=False):
-    """What was published together and is not offered yet."""
+    """What was published together and is not offered yet. `done`: it may be offered; its write has ended, or is not waited for."""
 
     entries: Sequence[Entry]
-    stats_stored: bool
     done: bool = False
-    failed: bool = False
     since: float = 0.0  # seconds on the event loop's clock: the write was asked for
 
 
@@ -68,55 +72,57 @@ class Disk:
         self._batches: deque[_Batch] = deque()
         self._all_offered = asyncio.Event()
         self._offered = offered
-        self._stored_stats = 0  # every sample from the beginning of the present spill up to this position is on disk
-        self._asked_stats = 0  # or is being written
+        self._unstored: dict[int, Entry] = {}  # durable entries that are not known to be on disk, by position
+        self._prune_at = _PRUNE_ABOVE
+        self._stored: dict[int, Ranges] = {}  # numbers of samples that are on disk, or were, by epoch
+        self._asked: dict[int, Ranges] = {}  # the same, and those being written
+        self._before = offered  # what an earlier run left, up to this position, is on disk
         self._bytes: dict[Lane, int] = {"durable": 0, "stats": 0}
         self._moved = True  # cursors, since they were written last; the first write says from where a sink begins
+        self._paused = False  # nothing is written until `_heal` tries again
         self._flush: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
         self._failures = 0
-        self._trying = False
         self._status = Status(COMPONENT, "ok", since_ms=clock.wall_ns() // 1_000_000)
 
     def start(self, trouble: str) -> None:
         """Begin; on the event loop. `trouble`: why the file cannot be written; who starts us has said so."""
         self._journal.start()
+        self._telemetry.set("streamer_state_up", 0 if trouble else 1)
         if trouble:
             self._status = Status(COMPONENT, "degraded", trouble, REMEDY, self._clock.wall_ns() // 1_000_000)
-            self._telemetry.set("streamer_state_up", 0)
-            self._retry = asyncio.get_running_loop().call_later(FIRST_RETRY_SECONDS, self._try_again)
-        else:
-            self._telemetry.set("streamer_state_up", 1)
+            self._paused = True
+            self._heal_in(FIRST_RETRY_SECONDS)
 
     def status(self) -> Status:
         return self._status
 
     @property
+    def bug(self) -> asyncio.Future[None]:
+        """Fails with what went wrong where nobody could be told."""
+        return self._journal.bug
+
+    @property
     def works(self) -> bool:
-        """Whether the disk takes what it is given."""
+        """Whether the disk has everything that it should."""
         return self._status.state == "ok"
 
     def publish(self, entries: Sequence[Entry], checkpoint: Checkpoint | None) -> None:
         """Write what has to be written and offer all of it to the sinks, in order."""
-        lag = [d for d in self._deliveries if d.backlog.lane("stats").lags] if self.works or self._trying else []
-        spills = bool(lag) and any(entry.topic.lane == "stats" for entry in entries)
-        batch = _Batch(entries, spills, since=asyncio.get_running_loop().time())
+        batch = _Batch(entries)
         self._batches.append(batch)
         durable = [entry for entry in entries if entry.topic.lane == "durable"]
-        if not (durable or spills or checkpoint) or not (self.works or self._trying):
-            batch.done, batch.failed = True, not self.works
-            self._offer_ready()
+        self._unstored.update((entry.position, entry) for entry in durable)
+        if self._paused:
+            self._prune()
+            self._done(batch)
             return
-        stats = [*self._not_stored_yet(lag), *(entry for entry in entries if entry.topic.lane == "stats")] if spills else []
-        if stats:
-            self._asked_stats = max(self._asked_stats, stats[-1].position)
-        if self._stall is None:
-            self._stall = asyncio.get_running_loop().call_later(STALL_SECONDS, self._look_for_a_stall)
-        self._journal.write(
-            Work(durable, stats, checkpoint, self._cursors() if self._moved else None),
-            lambda answer: self._written(batch, stats, answer),
-        )
+        stats = self._to_spill() if any(entry.topic.lane == "stats" for entry in entries) else []
+        if durable or stats or checkpoint is not None:
+            self._write(batch, Work(durable, stats, checkpoint, self._cursors() if self._moved else None))
+        else:
+            self._done(batch)
 
     def read(self, delivery: Delivery, lane: Lane, after: int, through: int, most_bytes: int, hear: Fetched) -> None:
         """Read back what is on disk only; a failure is dealt with here."""
@@ -158,47 +164,60 @@ class Disk:
             if timer is not None:
                 timer.cancel()
         closed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        work = self._everything(clean=True)
 
         def ended(answer: Committed | Trouble) -> None:
             if not closed.done():
                 closed.set_result(isinstance(answer, Committed))
 
-        self._journal.write(work, ended)
+        self._journal.write(self._missing(clean=True), ended)
         await asyncio.wait({closed}, timeout=CLOSE_SECONDS)
         kept = closed.done() and closed.result()
         closed.cancel()
         await self._journal.close()
         return kept
 
-    # answers
+    # writing
 
-    def _written(self, batch: _Batch, stats: Sequence[Entry], answer: Committed | Trouble) -> None:
-        if batch.done:  # given up, and offered without
-            self._late(answer)
-            return
-        batch.done = True
+    def _write(self, batch: _Batch, work: Work) -> None:
+        loop = asyncio.get_running_loop()
+        batch.since = loop.time()
+        for epoch, first, last in _runs(work.stats):
+            self._asked.setdefault(epoch, Ranges()).add(first, last)
+        if self._stall is None:
+            self._stall = loop.call_later(STALL_SECONDS, self._look_for_a_stall)
+        self._journal.write(work, partial(self._written, batch, work))
+
+    def _written(self, batch: _Batch, work: Work, answer: Committed | Trouble) -> None:
         if isinstance(answer, Committed):
+            for entry in work.durable:
+                self._unstored.pop(entry.position, None)
+            for epoch, first, last in _runs(work.stats):
+                self._stored.setdefault(epoch, Ranges()).add(first, last)
+                self._asked.setdefault(epoch, Ranges()).add(first, last)
             self._account(answer)
-            if stats:
-                self._stored_stats = max(self._stored_stats, stats[-1].position)
-            self._offer_ready()
-            return
-        batch.failed = True
-        self._offer_ready()
-        self._in_trouble(answer)
+        self._done(batch)
+        if isinstance(answer, Trouble):
+            self._in_trouble(answer)
+        elif not self.works or self._any_tail():
+            self._look_whether_all_is_well()
 
-    def _offer_ready(self) -> None:
+    def _done(self, batch: _Batch) -> None:
+        batch.done = True
         while self._batches and self._batches[0].done:
-            batch = self._batches.popleft()
-            if not batch.entries:
-                continue
-            stored: tuple[Lane, ...] = () if batch.failed else LANES if batch.stats_stored else LANES[:1]
-            for delivery in self._deliveries:
-                delivery.offer(batch.entries, stored)
-            self._offered = batch.entries[-1].position
+            ready = self._batches[0]
+            if ready.entries:
+                stored: list[Lane] = [lane for lane in LANES if all(map(self._is_stored, _of(lane, ready.entries)))]
+                for delivery in self._deliveries:
+                    delivery.offer(ready.entries, stored)
+                self._offered = ready.entries[-1].position
+            self._batches.popleft()
         if not self._batches:
             self._all_offered.set()
+
+    def _is_stored(self, entry: Entry) -> bool:
+        if entry.topic.lane == "durable":
+            return entry.position not in self._unstored
+        return entry.seq in self._stored.get(entry.epoch, ())
 
     def _account(self, answer: Committed) -> None:
         if self._sign is not None:
@@ -218,46 +237,78 @@ class Disk:
 
     def _cursors(self) -> list[Cursor]:
         self._moved = False
-        return [
-            Cursor(d.sink.describe(), d.sink.name, d.reached("durable", self._offered).position, d.reached("stats", self._offered))
-            for d in self._deliveries
-        ]
+        return [Cursor(d.sink.describe(), d.sink.name, *d.reached(self._offered)) for d in self._deliveries]
 
     def _write_cursors(self) -> None:
         self._flush = None
         if self._moved and self.works:
-            batch = _Batch((), stats_stored=False)
+            batch = _Batch(())
             self._batches.append(batch)
-            self._journal.write(Work(cursors=self._cursors()), lambda answer: self._written(batch, (), answer))
+            self._write(batch, Work(cursors=self._cursors()))
 
-    # samples of a sink that lags
+    # what is missing on disk
 
-    def _not_stored_yet(self, lag: Sequence[Delivery]) -> list[Entry]:
-        """The samples in the memory of lagging sinks that are not on disk: with them, a crash from here on loses nothing."""
-        waiting = {
+    def _to_spill(self) -> list[Entry]:
+        """The samples to write now: all that are not on disk, once some sink lags. A crash from then on loses none of them."""
+        lag = [delivery for delivery in self._deliveries if delivery.backlog.lane("stats").lags]
+        return self._samples(lag, self._asked) if lag else []
+
+    def _samples(self, of: Iterable[Delivery], but: dict[int, Ranges]) -> list[Entry]:
+        """Samples in the memory of these sinks, or published and not offered yet, whose numbers are not among `but`, in order."""
+        waiting = chain(*(delivery.backlog.in_memory() for delivery in of), *(batch.entries for batch in self._batches))
+        found = {
             entry.position: entry
-            for delivery in lag
-            for entry in delivery.backlog.in_memory()
-            if entry.topic.lane == "stats" and entry.position > self._asked_stats
+            for entry in _of("stats", waiting)
+            if entry.position > self._before and entry.seq not in but.get(entry.epoch, ())
         }
-        return [waiting[position] for position in sorted(waiting)]
+        return [found[position] for position in sorted(found)]
+
+    def _missing(self, *, clean: bool) -> Work:
+        """All that is in memory and should be, or at the end had better be, on disk."""
+        self._prune(always=True)
+        durable = [self._unstored[position] for position in sorted(self._unstored)]
+        lag = [d for d in self._deliveries if clean or d.backlog.lane("stats").lags]
+        stats = self._samples(lag, self._stored) if lag else []
+        return Work(durable, stats, self._snapshot(), self._cursors(), clean)
+
+    def _prune(self, *, always: bool = False) -> None:
+        """Forget those that every sink has: while the disk takes nothing, nothing else does."""
+        if always or len(self._unstored) > self._prune_at:
+            needed = {entry.position for delivery in self._deliveries for entry in delivery.backlog.in_memory()}
+            needed.update(entry.position for batch in self._batches for entry in batch.entries)
+            self._unstored = {position: entry for position, entry in self._unstored.items() if position in needed}
+            self._prune_at = max(_PRUNE_ABOVE, 2 * len(self._unstored))
 
     # trouble
 
-    def _in_trouble(self, trouble: Trouble, *, retry: bool = True) -> None:
+    def _in_trouble(self, trouble: Trouble) -> None:
+        """Note it, and try again later: a file begun anew is tried at once, the first time."""
         now_ns = self._clock.wall_ns()
         if trouble.aside:
             self._begin_anew(trouble, now_ns)
-        self._trying = False
-        self._asked_stats = self._stored_stats
-        if self.works:
-            self._status = Status(COMPONENT, "degraded", trouble.problem, REMEDY, now_ns // 1_000_000)
-            self._emit(Degraded(COMPONENT, now_ns, trouble.problem, REMEDY))
+        self._asked = {epoch: ranges.copy() for epoch, ranges in self._stored.items()}
+        self._degrade(trouble.problem, now_ns)
+        self._failures += 1
+        self._heal_in(0.0 if trouble.aside and self._failures == 1 else delay_seconds(self._failures + 3, 0.5))
+
+    def _degrade(self, problem: str, now_ns: int) -> None:
+        self._paused = True
         self._telemetry.set("streamer_state_up", 0)
-        if retry and self._retry is None:
-            self._failures += 1
-            pause = 0.0 if trouble.aside else delay_seconds(self._failures + 3, 0.5)
-            self._retry = asyncio.get_running_loop().call_later(pause, self._try_again)
+        if self.works:
+            self._status = Status(COMPONENT, "degraded", problem, REMEDY, now_ns // 1_000_000)
+            self._emit(Degraded(COMPONENT, now_ns, problem, REMEDY))
+
+    def _begin_anew(self, trouble: Trouble, now_ns: int) -> None:
+        reason = f"the state file was damaged ({trouble.problem}) and is kept as {trouble.aside}; a new one was begun"
+        self._emit(Lost(COMPONENT, now_ns, reason, count=None))
+        self._before = 0
+        self._stored = {}
+        for delivery in self._deliveries:
+            delivery.backlog.lose_disk()
+            delivery.told_of_losses()
+            self._unstored.update((e.position, e) for e in _of("durable", delivery.backlog.in_memory()))
+        for batch in self._batches:
+            self._unstored.update((entry.position, entry) for entry in _of("durable", batch.entries))
 
     def _look_for_a_stall(self) -> None:
         """A disk that hangs must not hold up the sinks: what waits for it too long is offered without."""
@@ -269,68 +320,57 @@ class Disk:
         if (due := waiting[0].since + STALL_SECONDS) > loop.time():
             self._stall = loop.call_at(due, self._look_for_a_stall)
             return
+        self._degrade(f"a write has not ended within {STALL_SECONDS:g} s", self._clock.wall_ns())  # its end will be heard of
         for batch in waiting:
-            batch.done = batch.failed = True
-        self._offer_ready()
-        self._in_trouble(Trouble(f"a write has not ended within {STALL_SECONDS:g} s"), retry=False)  # its end will be heard of
+            self._done(batch)
 
-    def _late(self, answer: Committed | Trouble) -> None:
-        """The end of a write that was given up."""
-        if isinstance(answer, Trouble):
-            self._in_trouble(answer)
-        elif not self.works and not self._trying and self._retry is None:
-            self._retry = asyncio.get_running_loop().call_later(0, self._try_again)
+    def _heal_in(self, seconds: float) -> None:
+        if self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(seconds, self._heal)
 
-    def _begin_anew(self, trouble: Trouble, now_ns: int) -> None:
-        reason = f"the state file was damaged ({trouble.problem}) and is kept as {trouble.aside}; a new one was begun"
-        self._emit(Lost(COMPONENT, now_ns, reason, count=None))
-        self._stored_stats = 0
-        for delivery in self._deliveries:
-            delivery.backlog.lose_disk()
-            delivery.told_of_losses()
-
-    def _try_again(self) -> None:
-        """Write all that should be on disk; what is published from now on queues behind it, and fails or goes with it."""
+    def _heal(self) -> None:
+        """Write all that is missing; what is published from now on queues behind it, and fails or goes with it."""
         self._retry = None
-        self._trying = True
-        batch = _Batch((), stats_stored=False, since=asyncio.get_running_loop().time())
+        self._paused = False
+        batch = _Batch(())
         self._batches.append(batch)
-        work = self._everything(clean=False)
-        if work.stats:
-            self._asked_stats = work.stats[-1].position
+        self._write(batch, self._missing(clean=False))
 
-        def done(answer: Committed | Trouble) -> None:
-            if isinstance(answer, Committed):
-                self._recovered()
-            self._written(batch, work.stats, answer)
-
-        self._journal.write(work, done)
-
-    def _recovered(self) -> None:
-        self._trying, self._failures = False, 0
-        now_ns = self._clock.wall_ns()
-        self._status = Status(COMPONENT, "ok", since_ms=now_ns // 1_000_000)
-        self._telemetry.set("streamer_state_up", 1)
+    def _look_whether_all_is_well(self) -> None:
+        """After a write that succeeded: whether anything is missing on disk that is not being written."""
         for delivery in self._deliveries:
             for lane in LANES:
-                delivery.backlog.lane(lane).stow()
+                delivery.backlog.lane(lane).stow(self._is_stored)
             delivery.fetch()
-        self._emit(Recovered(COMPONENT, now_ns))
+        coming = {entry.position for batch in self._batches if not batch.done for entry in batch.entries}
+        if self._any_tail() or not self._unstored.keys() <= coming:
+            if not any(not batch.done for batch in self._batches):  # otherwise the next answer looks again
+                self._heal_in(0.0)
+            return
+        self._paused, self._failures = False, 0
+        if not self.works:
+            now_ns = self._clock.wall_ns()
+            self._status = Status(COMPONENT, "ok", since_ms=now_ns // 1_000_000)
+            self._telemetry.set("streamer_state_up", 1)
+            self._emit(Recovered(COMPONENT, now_ns))
 
-    def _everything(self, *, clean: bool) -> Work:
-        """All that is in memory and should be, or at the end had better be, on disk."""
-        waiting: dict[Lane, dict[int, Entry]] = {"durable": {}, "stats": {}}
-        lag = [d for d in self._deliveries if clean or d.backlog.lane("stats").lags]
-        for delivery in self._deliveries:
-            for entry in delivery.backlog.in_memory():
-                if entry.topic.lane == "durable" or (delivery in lag and entry.position > self._stored_stats):
-                    waiting[entry.topic.lane][entry.position] = entry
-        for batch in self._batches:  # published, and not offered yet
-            for entry in batch.entries:
-                if entry.topic.lane == "durable" or clean:
-                    waiting[entry.topic.lane][entry.position] = entry
-        durable, stats = ([entries[position] for position in sorted(entries)] for entries in waiting.values())
-        return Work(durable, stats, self._snapshot(), self._cursors(), clean)
+    def _any_tail(self) -> bool:
+        return any(delivery.backlog.lane(lane).tail for delivery in self._deliveries for lane in LANES)
+
+
+def _of(lane: Lane, entries: Iterable[Entry]) -> list[Entry]:
+    return [entry for entry in entries if entry.topic.lane == lane]
+
+
+def _runs(samples: Sequence[Entry]) -> list[tuple[int, int, int]]:
+    """(epoch, first, last) of the numbers of these samples, which are in order."""
+    runs: list[tuple[int, int, int]] = []
+    for entry in samples:
+        if runs and (runs[-1][0], runs[-1][2] + 1) == (entry.epoch, entry.seq):
+            runs[-1] = (entry.epoch, runs[-1][1], entry.seq)
+        else:
+            runs.append((entry.epoch, entry.seq, entry.seq))
+    return runs
 
 
 def _letter(delivery: Delivery, refused: Rejected, now_ms: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import queue
 import threading
@@ -28,6 +29,8 @@ _MOST_WORKS: Final = 200  # in one transaction; what waits longer waits for the 
 DEAD_LETTERS: Final = "dead-letters.jsonl"
 _DEAD_LETTER_BYTES: Final = 64 << 20
 _CLOSE_SECONDS: Final = 10.0
+
+log = logging.getLogger(__name__)
 
 
 class Trouble(NamedTuple):
@@ -68,12 +71,14 @@ class Journal:
         self._store, self._clock = store, clock
         self._queue: queue.SimpleQueue[_Write | _Read | _Letters | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.bug: asyncio.Future[None]  # fails when an answer raised: whoever owns us raises it
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         self.directory: Final[Path] = store.directory
 
     def start(self) -> None:
         """Begin; from now on answers come on the running event loop."""
         self._loop = asyncio.get_running_loop()
+        self.bug = self._loop.create_future()
         self._thread.start()
 
     def write(self, work: Work, done: Done) -> None:
@@ -124,7 +129,11 @@ class Journal:
     def _answer(self, answers: list[Callable[[], None]]) -> None:
         def deliver() -> None:
             for answer in answers:
-                answer()
+                try:
+                    answer()
+                except Exception as bug:  # noqa: BLE001  the others are heard all the same, and this one is raised by who waits for `bug`
+                    if not self.bug.done():
+                        self.bug.set_exception(bug)
 
         assert self._loop is not None  # noqa: S101  `start` set it before the thread
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -138,6 +147,8 @@ class Journal:
             answer = self._store.commit([write.work for write in writes], self._clock.wall_ns() // _MS)
         except StoreFailed as failed:
             answer = self._trouble(failed)
+        except Exception as bug:  # noqa: BLE001  a thread that ends here would leave everybody waiting
+            answer = _unexpected(bug)
         for index, write in enumerate(writes):
             # what was dropped, or that a file was put aside, is told once
             one = (
@@ -155,6 +166,8 @@ class Journal:
             answer = self._store.read(request.lane, request.after, request.through, request.types, request.most_bytes)
         except StoreFailed as failed:
             answer = self._trouble(failed)
+        except Exception as bug:  # noqa: BLE001  as in `_commit`
+            answer = _unexpected(bug)
         return lambda: request.got(answer)
 
     def _trouble(self, failed: StoreFailed) -> Trouble:
@@ -180,3 +193,8 @@ class Journal:
         except OSError as error:
             problem = f"{path}: {error.strerror or error}"
         return lambda: request.done(problem)
+
+
+def _unexpected(bug: Exception) -> Trouble:
+    log.error("the state file: unexpected error", exc_info=bug)
+    return Trouble(f"unexpected {type(bug).__name__}: {bug}")

@@ -10,7 +10,7 @@ behind them in `tail`. Without a disk there is only a head. Head and tail togeth
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from msgspec import Struct
@@ -30,7 +30,10 @@ class Head(NamedTuple):
 
 
 class Stretch(Struct):
-    """Entries of one topic and epoch that lie on disk: `count` of the numbers `first_seq`..`last_seq`."""
+    """Entries of one topic and epoch that lie on disk: `count` of the numbers `first_seq`..`last_seq`.
+
+    The range only grows: when some of it cannot be read, that many of it are missing, and nobody knows which.
+    """
 
     topic: Topic
     epoch: int
@@ -121,7 +124,7 @@ class Lane:
             size += entry.size
             stretch = self.disk.get((entry.topic.short, entry.epoch))
             if stretch is not None:
-                stretch.first_seq, stretch.count = entry.seq + 1, stretch.count - 1
+                stretch.count -= 1
                 self.disk_messages -= 1
         self.head_bytes += size
         self.disk_bytes -= size
@@ -135,7 +138,7 @@ class Lane:
         wanted = [head for head in heads if (head.topic.short, head.epoch) in self.disk]
         needed = [head for head in wanted if self.disk_messages and self.disk_after < head.position <= self.disk_through]
         for head in needed:
-            self._forget(head.topic, head.epoch, head.seq, head.size)
+            self._forget(head.topic, head.epoch, head.size)
             self.mark = Mark(head.position, head.epoch, head.seq) if not self.head else self.mark
         if needed:
             self.overflowed = True
@@ -156,9 +159,9 @@ class Lane:
         self.tail_bytes = 0
         return lost
 
-    def stow(self) -> None:
-        """The disk takes entries again and has been given those of the tail: they need not stay in memory."""
-        while self.tail:
+    def stow(self, stored: Callable[[Entry], bool]) -> None:
+        """The disk takes entries again: those of the tail that it has need not stay in memory."""
+        while self.tail and stored(self.tail[0]):
             entry = self.tail.popleft()
             self.tail_bytes -= entry.size
             self._leave_on_disk(entry)
@@ -211,12 +214,12 @@ class Lane:
         self.disk_bytes += entry.size
         self.disk_through = entry.position
 
-    def _forget(self, topic: Topic, epoch: int, seq: int, size: int) -> None:
+    def _forget(self, topic: Topic, epoch: int, size: int) -> None:
         """One entry less on disk, the first of its topic."""
         stretch = self.disk.get((topic.short, epoch))
         if stretch is None:
             return
-        stretch.first_seq, stretch.count = seq + 1, stretch.count - 1
+        stretch.count -= 1
         self.disk_messages -= 1
         self.disk_bytes -= size
         if stretch.count <= 0:

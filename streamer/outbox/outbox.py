@@ -22,7 +22,7 @@ from streamer.outbox.backlog import Cause, Loss, Rejected
 from streamer.outbox.delivery import Delivery, Fetched
 from streamer.outbox.disk import Disk
 from streamer.outbox.journal import Journal
-from streamer.outbox.lane import Mark
+from streamer.outbox.lane import Mark, Stretch
 from streamer.outbox.state import lost_samples
 from streamer.outbox.store import Cursor, Store
 from streamer.telemetry import Telemetry
@@ -76,6 +76,7 @@ class Outbox:
         self._position = before + _POSITIONS_SKIPPED if before else 0
         if trouble and not before:  # nobody knows which numbers are used up
             self._position = clock.wall_ns() // 1_000
+        self._dropped: list[tuple[str, Stretch]] = []  # by sink: what an earlier run had no room for and had not declared
         self._cursors = store.cursors() if store is not None and store.file.readable else {}
         if store is not None:
             self._disk = Disk(
@@ -113,33 +114,36 @@ class Outbox:
             on_settled=self._settled,
             read=None if self._disk is None else lambda *question: self._read(delivery, *question),
         )
-        if self._store is not None and (cursor := self._cursors.pop(sink.describe(), None)) is not None:
+        cursor = self._cursors.pop(sink.describe(), None)
+        if cursor is None or self._store is None:
+            delivery.begin_at(self._position)
+        else:
             left = self._store.left(cursor, types)
             delivery.adopt("durable", left["durable"], Mark(cursor.durable))
             delivery.adopt("stats", left["stats"], cursor.stats)
+            self._dropped += self._store.dropped(cursor, types)
         self._deliveries.append(delivery)
 
-    def lost_samples(self, past: Past) -> list[Lost]:
-        """The samples of a killed run that went with it. After all sinks were added."""
-        if self._store is None or not self._store.file.readable or past.damaged:
+    def left_unsaid(self, past: Past) -> list[Lost]:
+        """What did not survive to this run, for the sinks that were to have it. Once, after all were added.
+
+        The samples that a killed run had in memory, what its disk had no room for, and what waits for sinks that are no
+        longer configured.
+        """
+        store, now_ns = self._store, self._clock.wall_ns()
+        if store is None or not store.file.readable or past.damaged:
             return []
-        spilled = self._store.spilled(past.epoch)
-        cursors = [
+        reached = [
             Cursor(d.sink.describe(), d.sink.name, stats=d.backlog.lane("stats").mark)
             for d in self._deliveries
             if STATS.short in d.types
         ]
-        return lost_samples(past, cursors, spilled, self._clock.wall_ns())
-
-    def forgotten(self) -> list[Lost]:
-        """What waits for sinks that are no longer configured, and will not be sent. After all were added."""
-        now_ns = self._clock.wall_ns()
-        lost = []
-        for cursor in self._cursors.values() if self._store is not None else ():
-            for left in self._store.left(cursor, _ALL_TYPES).values() if self._store is not None else ():
-                for stretch in left.stretches:
-                    loss = Loss(stretch.topic, stretch.epoch, "gone", stretch.first_seq, stretch.last_seq, stretch.count)
-                    lost.append(_observation(f"sink.{cursor.name}", now_ns, loss, f"{cursor.sink} is no longer configured"))
+        lost = lost_samples(past, reached, store.spilled(past.epoch), now_ns)
+        lost += [_observation(f"sink.{name}", now_ns, _loss(stretch, "overflow")) for name, stretch in self._dropped]
+        for cursor in self._cursors.values():
+            why = f"{cursor.sink} is no longer configured"
+            stretches = [stretch for left in store.left(cursor, _ALL_TYPES).values() for stretch in left.stretches]
+            lost += [_observation(f"sink.{cursor.name}", now_ns, _loss(stretch, "gone"), why) for stretch in stretches]
         self._cursors.clear()
         return lost
 
@@ -170,10 +174,12 @@ class Outbox:
         """Deliver until cancelled. Returns only when every sink is gone for good (the reader of stdout went away)."""
         async with asyncio.TaskGroup() as group:
             declaring = group.create_task(self._declare_losses(), name="losses")
+            watching = group.create_task(self._raise_bugs(), name="bugs")
             deliveries = [group.create_task(each.run(), name=each.component) for each in self._deliveries]
             if deliveries:
                 await asyncio.wait(deliveries)
             declaring.cancel()
+            watching.cancel()
         self._declare()
 
     async def close(self) -> bool:
@@ -233,6 +239,10 @@ class Outbox:
         for notice in notices:
             self._emit(Lost(delivery.component, self._clock.wall_ns(), notice))
 
+    async def _raise_bugs(self) -> None:
+        """What went wrong in a callback of the journal, which has nobody to raise to."""
+        await (asyncio.Event().wait() if self._disk is None else asyncio.shield(self._disk.bug))
+
     async def _declare_losses(self) -> None:
         while True:
             await self._lost.wait()
@@ -249,6 +259,10 @@ class Outbox:
                 name, lane = delivery.sink.name, loss.topic.lane
                 self._telemetry.count("streamer_sink_dropped_total", name, lane, loss.cause, by=loss.count)
                 self._emit(_observation(delivery.component, self._clock.wall_ns(), loss))
+
+
+def _loss(stretch: Stretch, cause: Cause) -> Loss:
+    return Loss(stretch.topic, stretch.epoch, cause, stretch.first_seq, stretch.last_seq, stretch.count)
 
 
 def _observation(component: str, time_ns: int, loss: Loss, why: str = "") -> Lost:

@@ -3,6 +3,7 @@
     durable     a row per message, until every sink has acknowledged it
     stats       a row per block of samples, zstd; only while a sink lags
     cursors     how far each sink has come
+    dropped     what there was no room for, until every sink is past it: a later run declares it to those that are not
     inventory   a row per container that is alive
     facts       the rest of the last checkpoint, by name
 
@@ -16,6 +17,7 @@ What the disk was too small or too old for is handed back by `commit`, so that i
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -46,6 +48,10 @@ _DELETE: Final[dict[Lane, str]] = {
 
 _BLOCKS_AFTER: Final = (
     "SELECT block_id, first, last, epoch, first_seq, last_seq, messages, raw_bytes FROM stats WHERE last > ? ORDER BY first"
+)
+_DROPPED: Final = (
+    "INSERT INTO dropped VALUES (?1, ?2, ?3, ?3, 1, ?4) ON CONFLICT DO UPDATE SET first_seq = min(first_seq, ?3),"
+    " last_seq = max(last_seq, ?3), messages = messages + 1, last_position = max(last_position, ?4)"
 )
 _BEYOND: Final = 1 << 62
 
@@ -102,6 +108,20 @@ class _Block(NamedTuple):
     block_id: int
     entries: list[Entry]
     bytes: int
+
+
+def _kept_text(kept: Kept) -> str:
+    try:
+        return _kept_encoder.encode(kept).decode()
+    except UnicodeEncodeError:  # the name of a cgroup can be any bytes; Python holds those as lone surrogates, JSON as \\udcNN
+        return json.dumps(msgspec.to_builtins(kept))
+
+
+def _kept_from(text: str) -> Kept:
+    try:
+        return _kept_decoder.decode(text)
+    except msgspec.DecodeError:  # a lone surrogate, as above
+        return msgspec.convert(json.loads(text), Kept)
 
 
 def _raw(entries: Sequence[Entry]) -> int:
@@ -163,8 +183,8 @@ class Store:
             facts = dict(self.file.live.execute("SELECT name, value FROM facts"))
             kept = self.file.live.execute("SELECT kept FROM inventory ORDER BY rowid").fetchall()
         try:
-            inventory = tuple(_kept_decoder.decode(text) for (text,) in kept)
-        except msgspec.MsgspecError as error:
+            inventory = tuple(_kept_from(text) for (text,) in kept)
+        except (msgspec.MsgspecError, ValueError) as error:
             raise StoreFailed(f"{self.file.path}: the inventory cannot be read: {error}", damaged=True) from error
         return Past(
             epoch=facts.get("epoch", 0),
@@ -223,6 +243,19 @@ class Store:
                 reached = max(reached, last)
         return Left(list(stretches.values()), size, after, reached)
 
+    def dropped(self, cursor: Cursor, types: frozenset[str]) -> list[tuple[str, Stretch]]:
+        """What there was no room for, and a sink had not come past yet: (its name, topic, epoch and numbers)."""
+        with self.file.errors():
+            rows = self.file.live.execute(
+                "SELECT topic, epoch, first_seq, last_seq, messages, last_position FROM dropped"
+            ).fetchall()
+        reached = {"durable": cursor.durable, "stats": cursor.stats.position}
+        return [
+            (cursor.name, Stretch(_TOPIC[short], *numbers))
+            for short, *numbers, position in rows
+            if short in types and position > reached[_TOPIC[short].lane]
+        ]
+
     def spilled(self, epoch: int) -> list[tuple[int, int]]:
         """The ranges of stats numbers of an epoch that are on disk, in order."""
         with self.file.errors():
@@ -250,7 +283,7 @@ class Store:
                     self._move(cursors)
                 for lane in dropped:
                     dropped[lane] = self._trim(lane, now_ms)
-                if now_ms - self._age_checked_ms >= _AGE_EVERY_MS:
+                if abs(now_ms - self._age_checked_ms) >= _AGE_EVERY_MS:
                     self._age_checked_ms = now_ms
                     db.execute("PRAGMA incremental_vacuum(1000)").fetchall()
                 db.execute("COMMIT")
@@ -312,7 +345,7 @@ class Store:
         if point.whole:
             db.execute("DELETE FROM inventory")
         gone = [(incarnation,) for incarnation, kept in point.kept.items() if kept is None]
-        there = [(kept.incarnation, _kept_encoder.encode(kept).decode()) for kept in point.kept.values() if kept is not None]
+        there = [(kept.incarnation, _kept_text(kept)) for kept in point.kept.values() if kept is not None]
         db.executemany("DELETE FROM inventory WHERE incarnation = ?", gone)
         db.executemany("INSERT OR REPLACE INTO inventory VALUES (?, ?)", there)
         self._say(
@@ -337,6 +370,7 @@ class Store:
         durable, stats = min(c.durable for c in cursors), min(c.stats.position for c in cursors)
         gone = db.execute("DELETE FROM durable WHERE position <= ? RETURNING size", (durable,)).fetchall()
         self._bytes["durable"] -= sum(size for (size,) in gone)
+        db.execute("DELETE FROM dropped WHERE last_position <= ?", (min(durable, stats),))
         blocks = db.execute("DELETE FROM stats WHERE first <= ?1 AND last <= ?1 RETURNING bytes", (stats,)).fetchall()
         self._bytes["stats"] -= sum(size for (size,) in blocks)
 
@@ -346,7 +380,7 @@ class Store:
         most, age = (
             (limits.durable_bytes, limits.durable_age_ms) if lane == "durable" else (limits.stats_bytes, limits.stats_age_ms)
         )
-        check_age = now_ms - self._age_checked_ms >= _AGE_EVERY_MS
+        check_age = abs(now_ms - self._age_checked_ms) >= _AGE_EVERY_MS
         if self._bytes[lane] <= most and not check_age:
             return []
         rows = self.file.live.execute(_OLDEST[lane])
@@ -360,6 +394,7 @@ class Store:
             gone.append((key,))
         rows.close()
         self.file.live.executemany(_DELETE[lane], gone)
+        self.file.live.executemany(_DROPPED, [(h.topic.short, h.epoch, h.seq, h.position) for h in heads])
         return heads
 
     # reading

@@ -184,7 +184,8 @@ class DockerSource:
 
     async def _history(self, engine: _Engine, since_ns: int) -> Sequence[api.Event]:
         self._telemetry.count("streamer_docker_requests_total", "events")
-        return await engine.history(api.since(since_ns), api.since(self._clock.wall_ns()))
+        now_ns = self._clock.wall_ns()
+        return await engine.history(api.since(min(since_ns, now_ns)), api.since(now_ns))  # the clock may have been set back
 
     # what Docker says
 

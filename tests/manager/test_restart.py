@@ -213,6 +213,7 @@ def test_a_checkpoint_holds_those_the_messages_are_about() -> None:
     """The one that was told, as it is now; one whose end was said is marked as gone; others are left as they are on disk."""
     teller = Teller(docker=False)
     teller.hear(appeared("/a", 1), appeared("/b", 2), appeared("/c", 3))
+    assert len(teller.fleet.checkpoint(teller.said).kept) == 3
     teller.said.clear()
     teller.hear(vanished("/a", 1), kill(7, cgroup="/b"))
     point: Checkpoint = teller.fleet.checkpoint(teller.said)
@@ -234,6 +235,38 @@ def test_an_exit_code_that_was_heard_is_kept_though_nothing_was_said() -> None:
     teller.said.clear()
     teller.hear(vanished(inode=8, at=7))
     assert set(teller.fleet.checkpoint(teller.said).kept.values()) == {None}
+
+
+def test_kills_of_another_boot_swallow_none_of_this_one() -> None:
+    """The kernel log counts from 0 again: the numbers of what was said then mean other records now."""
+    past = msgspec.structs.replace(left_by(Teller(docker=False)), kmsg_said=(5,))
+    after, _ = next_run(past, REBOOTED, docker=False)
+    surveyed(after)
+    after.hear(appeared("/job", 8))
+    assert [record.type for record in after.hear(kill(5, cgroup="/job"))] == ["container.oom"]
+
+
+def test_a_clock_that_was_set_back_leaves_no_time_that_ends_before_it_begins() -> None:
+    """The earlier run was last known to run in what is now the future."""
+    before = Teller(docker=False)
+    before.hear(appeared("/job", 8))
+    after, _ = next_run(left_by(before, alive=T0 + 3_600 * S), docker=False)
+    told = surveyed(after)
+    (deleted,) = (record for record in told if record.type == "container.lifecycle")
+    assert deleted.not_before <= deleted.time
+    (gap,) = (record for record in told if record.type == "control")
+    assert gap.gap_first is UNSET and "set back" in gap.reason
+
+
+def test_the_counts_of_those_above_a_victim_are_kept_too() -> None:
+    """On v2 a parent's counter includes the kill: a run after a crash must not tell it again as the parent's."""
+    teller = Teller(docker=False, hierarchical_kills=True)
+    teller.hear(appeared("/pod", 1), appeared("/pod/job", 2))
+    teller.fleet.checkpoint(teller.said)
+    teller.said.clear()
+    teller.hear(kill(7, cgroup="/pod/job"))
+    kept = {one.path: one.oom_said for one in teller.fleet.checkpoint(teller.said).kept.values() if one}
+    assert kept == {"/pod": 1, "/pod/job": 1}
 
 
 def test_a_damaged_state_file_is_a_gap_in_everything() -> None:

@@ -71,7 +71,7 @@ class Run:
         )  # fmt: skip
         for sink in sinks:
             self.outbox.add(sink, ALL)
-        self.lost_samples = self.outbox.lost_samples(self.past)
+        self.unsaid = self.outbox.left_unsaid(self.past)
         self._task: asyncio.Task[None] | None = None
 
     def point(self) -> Checkpoint:
@@ -147,7 +147,7 @@ async def test_a_killed_run_leaves_its_facts_to_the_next_one_in_order(tmp_path: 
         await alive.wait_for(51)
     assert _ids(alive) == [*facts, new[0].id]
     assert [entry.position for entry in alive.entries] == sorted(entry.position for entry in alive.entries)
-    (lost,) = second.lost_samples
+    (lost,) = second.unsaid
     assert isinstance(lost, Lost)
     assert (lost.component, lost.topic, lost.epoch, lost.first, lost.last) == ("sink.kafka", "container.stats", 1000, "1", "")
 
@@ -170,7 +170,7 @@ async def test_each_sink_has_its_own_cursor(tmp_path: Path) -> None:
         await until(lambda: not any(second.outbox.left().values()))
     assert _ids(redis) == _ids(new) == [entry.id]
     third = Run(tmp_path, redis, new, epoch=3000)
-    assert third.outbox.forgotten() == []
+    assert third.unsaid == []
     third.store.close()
 
 
@@ -181,7 +181,7 @@ async def test_what_waits_for_a_sink_that_is_configured_no_more_is_declared(tmp_
         first.publish(*(first.speaker.oom(str(n)) for n in range(10)))
         await asyncio.sleep(0)
     second = Run(tmp_path, RecordingSink("redis"), epoch=2000)
-    (lost,) = second.outbox.forgotten()
+    (lost,) = second.unsaid
     assert (lost.component, lost.topic, lost.epoch, lost.first, lost.last, lost.count) == (
         "sink.kafka", "container.oom", 1000, "1", "10", 10,
     )  # fmt: skip
@@ -212,7 +212,7 @@ async def test_samples_go_to_disk_while_a_sink_lags_and_come_back(tmp_path: Path
         await kafka.wait_for(7501)
         await until(lambda: not any(second.outbox.left().values()))
     assert _ids(kafka) == sent
-    assert [(one.component, one.first, one.last) for one in second.lost_samples if isinstance(one, Lost)] == [
+    assert [(one.component, one.first, one.last) for one in second.unsaid if isinstance(one, Lost)] == [
         ("sink.kafka", "7501", ""),
         ("sink.redis", "7501", ""),
     ]
@@ -229,7 +229,7 @@ async def test_an_end_in_order_leaves_everything_to_the_next_run(tmp_path: Path)
     async with second.running():
         await kafka.wait_for(200)
     assert sorted(_ids(kafka)) == sorted(sent)
-    assert second.lost_samples == []
+    assert second.unsaid == []
 
 
 async def test_the_last_words_are_delivered_before_the_end(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_while_the_disk_takes_nothing_the_newest_wait_in_memory_behind_it() -> N
     _offer(backlog, entries[:30], stored=True)
     _offer(backlog, entries[30:45], stored=False)
     assert len(backlog.lane("durable").tail) == 15
-    backlog.lane("durable").stow()
+    backlog.lane("durable").stow(lambda _: True)
     _offer(backlog, entries[45:], stored=True)
     assert not backlog.lane("durable").tail
     taken: list[int] = []
@@ -197,7 +197,7 @@ class DiskMachine(RuleBasedStateMachine):
                 if entry.topic.lane == "durable" or self.backlog.lane("stats").lags:
                     self.disk[entry.position] = entry
             for lane in LANES:
-                self.backlog.lane(lane).stow()
+                self.backlog.lane(lane).stow(lambda _: True)
 
     @rule()
     def lose(self) -> None:
