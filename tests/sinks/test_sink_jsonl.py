@@ -254,3 +254,23 @@ async def test_labels_are_nobody_elses_business(path: Path) -> None:
     await sink.connect()
     await sink.close()
     assert path.stat().st_mode & 0o007 == 0
+
+
+async def test_a_file_system_that_became_read_only_is_the_operators_matter(full_disk: Path) -> None:
+    """EROFS is refused with a remedy; writable again, the rest is appended."""
+    path = full_disk / "out.jsonl"
+    batch = _batch(4)
+    sink = JsonLinesSink(str(path))
+    await sink.connect()
+    await sink.send(batch[:2])
+    await sink.close()
+    subprocess.run(["mount", "-o", "remount,ro", str(full_disk)], check=True)
+    with pytest.raises(PermanentlyRefused, match="Read-only") as refused:
+        await sink.connect()
+    await sink.close()
+    assert "writable" in refused.value.remedy
+    subprocess.run(["mount", "-o", "remount,rw", str(full_disk)], check=True)
+    await sink.connect()
+    await sink.send(batch[2:])
+    await sink.close()
+    assert path.read_bytes() == _lines(batch)

@@ -140,8 +140,7 @@ async def test_topics_are_created_with_their_settings(kafka: KafkaServer, prefix
     assert "retention.ms=86400000" in mine[f"{prefix}.container.stats"]
     assert "retention.ms=604800000" in mine[f"{prefix}.container.lifecycle"]
     assert "PartitionCount: 3" in mine[f"{prefix}.control"]
-    changes = ["--entity-type", "topics", "--entity-name", f"{prefix}.container.state", "--add-config", "cleanup.policy=delete"]
-    kafka.tool("kafka.admin.ConfigCommand", "--bootstrap-server", kafka.address, "--alter", *changes)
+    kafka.configure_topic(f"{prefix}.container.state", "cleanup.policy=delete")
     again = {report.name: report for report in await create_topics(kafka.url, prefix, partitions=4)}
     assert again[f"{prefix}.container.state"] == TopicReport(
         f"{prefix}.container.state", "exists", ("cleanup.policy is delete, wanted compact", "partitions is 3, wanted 4")
@@ -189,8 +188,7 @@ async def test_a_message_too_large_is_rejected_alone(kafka: KafkaServer, prefix:
 async def test_a_topic_with_a_small_limit_gets_small_batches(kafka: KafkaServer, prefix: str) -> None:
     """Where max.message.bytes is below our batch, the sink finds the size that goes in, and keeps it."""
     await create_topics(kafka.url, prefix, partitions=1)
-    change = ["--entity-type", "topics", "--entity-name", f"{prefix}.container.stats", "--add-config", "max.message.bytes=60000"]
-    kafka.tool("kafka.admin.ConfigCommand", "--bootstrap-server", kafka.address, "--alter", *change)
+    kafka.configure_topic(f"{prefix}.container.stats", "max.message.bytes=60000")
     batch = encoded([Speaker("h").stats(f"c{number}") for number in range(2000)])
     sink = KafkaSink(parse(kafka.url), "h", prefix=prefix, compression="none")
     await sink.connect()

@@ -174,7 +174,8 @@ class KafkaServer(Server):
     program, package = "java", "default-jre-headless"
     password: Final = "p@ss:w/rd"  # what has to be percent-encoded in a URL
 
-    def __init__(self, *, advertised_port: int = 0, **properties: str) -> None:
+    def __init__(self, *, advertised_port: int = 0, joins: KafkaServer | None = None, **properties: str) -> None:
+        """`joins`: this is the second broker of that one's cluster, and has users only as far as that one tells it."""
         self.libs = kafka_libs()
         super().__init__()
         self._advertised_port = advertised_port or self.port
@@ -183,9 +184,14 @@ class KafkaServer(Server):
         self._make_certificate()
         (self.directory / "log4j2.properties").write_text(_LOG4J)
         self._properties = self.directory / "server.properties"
-        lines = {**self._defaults(), **{name.replace("_", "."): value for name, value in properties.items()}}
+        lines = self._defaults()
+        if joins is not None:
+            lines |= {"process.roles": "broker", "node.id": "2", "listeners": lines["advertised.listeners"]}
+            lines["controller.quorum.voters"] = f"1@127.0.0.1:{joins._controller_port}"
+        lines |= {name.replace("_", "."): value for name, value in properties.items()}
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
         scram = [f"SCRAM-SHA-{bits}=[name={user},password={self.password}]" for bits in (256, 512) for user in ("agent", "guest")]
+        scram = [] if joins is not None else scram
         format_ = ["format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", str(self._properties)]
         self.tool("kafka.tools.StorageTool", *format_, *(word for each in scram for word in ("--add-scram", each)))
 
@@ -215,6 +221,11 @@ class KafkaServer(Server):
         done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=90, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def configure_topic(self, topic: str, *settings: str) -> None:
+        """Change settings of a topic: `name=value`."""
+        where = ["--entity-type", "topics", "--entity-name", topic, "--add-config", ",".join(settings)]
+        self.tool("kafka.admin.ConfigCommand", "--bootstrap-server", self.address, "--alter", *where)
 
     def consume(self, topic: str, count: int, *shown: str) -> list[str]:
         """The first `count` records of a topic as Kafka's console consumer prints them; `shown`: `key`, `headers`, …"""
@@ -305,6 +316,17 @@ def kafka_libs() -> Path:
                 pytest.fail(f"Kafka's jars could not be fetched:\n{fetched.stdout[-4000:]}", pytrace=False)
             done.touch()
     return _LIBS
+
+
+@contextlib.contextmanager
+def small_disk(path: Path, size: str) -> Iterator[Path]:
+    """A file system of its own at `path`, of `size` as mount(8) writes it: `1m`."""
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 def need(program: str, package: str) -> None:
