@@ -63,14 +63,14 @@ class Peer(NamedTuple):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m benchmarks drain`."""
-    parser.add_argument("--messages", type=int, default=200_000, metavar="N", help="messages in a backlog")
+    parser.add_argument("--messages", type=int, default=100_000, metavar="N", help="messages in a backlog")
     parser.add_argument("--kinds", nargs="+", choices=tuple(_TYPES), default=list(_TYPES), help="what the backlog is made of")
     parser.add_argument(
         "--sinks", nargs="+", choices=("kafka", "redis", "file"), default=["kafka", "redis", "file"], help="where to"
     )
     parser.add_argument("--repetitions", type=int, default=3, metavar="R", help="measured drains; one before them warms up")
     parser.add_argument("--batch-messages", type=int, default=5000, metavar="N", help="outbox.batch_messages")
-    parser.add_argument("--batch-bytes", type=int, default=8_000_000, metavar="N", help="outbox.batch_bytes")
+    parser.add_argument("--batch-bytes", type=int, default=16_000_000, metavar="N", help="outbox.batch_bytes")
     parser.add_argument("--compression", default="zstd", help="publishing.kafka_compression")
     parser.add_argument("--partitions", type=int, default=6, metavar="P", help="of the Kafka topics")
     parser.add_argument("--no-floor", action="store_true", help="leave the floor out")

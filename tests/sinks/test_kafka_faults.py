@@ -174,6 +174,23 @@ async def test_a_fenced_producer_is_replaced(kafka: KafkaServer, prefix: str) ->
     assert await _values(kafka, f"{prefix}.container.stats") == [entry.value for batch in batches for entry in batch]
 
 
+async def test_a_broker_that_hangs_is_named(kafka: KafkaServer, prefix: str) -> None:
+    """Frozen, it answers nothing: that is said before the outbox's own deadline, and the batch is there after it was replayed."""
+    sink = await _connected(kafka, prefix)
+    batch = encoded([Speaker("h").stats("c") for _ in range(3)])
+    kafka.pause()
+    try:
+        with pytest.raises(NotConnected, match=rf"stats\[0\] at {kafka.address}: no answer in time"):
+            await sink.send(batch)
+        await sink.close()
+    finally:
+        kafka.resume()
+    await sink.connect()
+    await sink.send(batch)
+    await sink.close()
+    assert set(await _values(kafka, f"{prefix}.container.stats")) == {entry.value for entry in batch}
+
+
 @pytest.mark.parametrize("code", [45, 47, 59, 90])
 def test_every_way_to_lose_a_producer_has_it_replaced(code: int) -> None:
     """These codes are no reason to call the operator: connected again, the sink has a new producer."""

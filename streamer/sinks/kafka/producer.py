@@ -33,7 +33,6 @@ _BACKOFF_SECONDS: Final = 0.1
 _ALL_REPLICAS: Final = -1
 _IN_A_THREAD_BYTES: Final = 65_536  # compressing less than that takes less than handing it over
 _REQUEST_BYTES: Final = 262_144  # a request is sent when it has so much: the broker works on it while the next is packed
-_NO_LEADER, _NETWORK, _TIMED_OUT = 5, 13, 7
 _SEQUENCES: Final = 1 << 31  # they begin anew after the highest
 
 Waiting = Sequence[tuple[int, Entry]]
@@ -71,7 +70,7 @@ class Producer:
             KafkaError, OSError: as aiokafka says it.
         """
         await self.client.bootstrap()
-        code = -1
+        code = refusals.UNANSWERED
         for _ in range(_START_TRIES):
             node = self.client.get_random_node()
             if node is not None:
@@ -109,7 +108,7 @@ class Producer:
         """
         leader = self.client.cluster.leader_for_partition(place)
         if leader is None or leader < 0:
-            return _NO_LEADER
+            return refusals.NO_LEADER
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[int] = loop.create_future()
         together = self._outgoing.setdefault(leader, [])
@@ -177,7 +176,7 @@ class Producer:
         for place, data, _ in together:
             topics.setdefault(place.topic, []).append((place.partition, data))
         codes: dict[tuple[str, int], int] = {}
-        missing = _NETWORK
+        missing = refusals.CONNECTION_LOST
         try:
             request = ProduceRequest(
                 transactional_id=None, required_acks=_ALL_REPLICAS, timeout=REQUEST_TIMEOUT_MS, topics=list(topics.items())
@@ -185,7 +184,7 @@ class Producer:
             answer = await self.client.send(leader, request)
             codes = {(topic, partition[0]): partition[1] for topic, partitions in answer.topics for partition in partitions}
         except kafka_errors.RequestTimedOutError:
-            missing = _TIMED_OUT
+            missing = refusals.UNANSWERED
         except (kafka_errors.KafkaError, OSError):
             pass
         finally:  # cancelled, too

@@ -22,10 +22,14 @@ INVALID: Final = frozenset({2, 43, 44, 87})
 
 INVALID_TIMESTAMP: Final = 32
 
-TRANSIENT: Final = frozenset({3, 5, 6, 7, 13, 19, 56, 74, 75})
+UNANSWERED: Final = -1
+NO_LEADER: Final = 5
+CONNECTION_LOST: Final = 13
+
+TRANSIENT: Final = frozenset({UNANSWERED, 3, NO_LEADER, 6, 7, CONNECTION_LOST, 19, 56, 74, 75})
 """May pass within seconds, as when a leader moves: the same batch is tried again, under the same sequence numbers.
 
-UNKNOWN_TOPIC_OR_PARTITION, LEADER_NOT_AVAILABLE, NOT_LEADER_OR_FOLLOWER, REQUEST_TIMED_OUT, NETWORK_EXCEPTION,
+No answer at all, UNKNOWN_TOPIC_OR_PARTITION, LEADER_NOT_AVAILABLE, NOT_LEADER_OR_FOLLOWER, REQUEST_TIMED_OUT, NETWORK_EXCEPTION,
 NOT_ENOUGH_REPLICAS, KAFKA_STORAGE_ERROR, FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH.
 """
 
@@ -42,6 +46,7 @@ class _Answer(NamedTuple):
 
 
 _ANSWERS: Final[dict[int, _Answer]] = {
+    UNANSWERED: _Answer("no answer in time: the broker hangs, or the network", "see the broker's health"),
     3: _Answer("the topic or partition is not there"),
     5: _Answer("no leader", "start the brokers that hold this partition"),
     6: _Answer("the leader has moved"),
@@ -79,8 +84,7 @@ def answered(code: int, where: str) -> NotConnected | PermanentlyRefused:
     """The error for a batch that a broker refused with `code`."""
     known = _ANSWERS.get(code)
     if known is None:
-        name = kafka_errors.for_code(code).__name__ if code > 0 else "no answer"
-        return NotConnected(f"{where}: {name} (code {code})")
+        return NotConnected(f"{where}: {kafka_errors.for_code(code).__name__} (code {code})")
     return (PermanentlyRefused if known.final else NotConnected)(f"{where}: {known.words}", remedy=known.remedy)
 
 
