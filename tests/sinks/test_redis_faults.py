@@ -108,6 +108,18 @@ async def _until(server: RedisServer, line: str) -> None:
             await asyncio.sleep(0.05)
 
 
+async def test_missing_replicas_are_waited_for() -> None:
+    """NOREPLICAS names the setting; the batch is there once when it is met."""
+    with RedisServer("--min-replicas-to-write", "1") as server:
+        sink, batch = _sink(server), _batch()
+        refused = await _refused(sink, batch)
+        assert refused.problem.startswith("NOREPLICAS")
+        assert "min-replicas-to-write" in refused.remedy
+        server.cli("CONFIG", "SET", "min-replicas-to-write", "0")
+        await _sent(sink, batch)
+        assert await _kept(server) == [entry.value for entry in batch]
+
+
 async def test_a_cluster_that_is_down_is_waited_for_and_another_node_is_named() -> None:
     """CLUSTERDOWN passes; MOVED is the operator's, who named a node that has not got the keys of this host."""
     buses = [str(free_port()), str(free_port())]
