@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from benchmarks import report
-from streamer.app import raise_descriptor_limit
 from streamer.clock import SystemClock
 from streamer.config import Publishing, SinkSettings
 from streamer.contracts import Sink
@@ -24,6 +23,7 @@ from streamer.model.stats import Sample
 from streamer.model.wire import Entry, encode
 from streamer.outbox.backlog import Backlog
 from streamer.sinks import make
+from streamer.wiring import raise_descriptor_limit
 
 _STAGE_SECONDS: Final = 1.0
 _BATCHES: Final = 20  # in a second; what is due at one moment is read, said and sent together

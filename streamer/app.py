@@ -9,10 +9,8 @@ import asyncio
 import contextlib
 import logging
 import os
-import resource
 import signal
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -20,15 +18,14 @@ from typing import Any, Final, NamedTuple
 import psutil
 
 import streamer
-from streamer import logs, systemd
+from streamer import logs, systemd, wiring
 from streamer.clock import SystemClock
-from streamer.config import Settings, SinkSettings, seconds
-from streamer.contracts import Emit, Look, Sink, Status
+from streamer.config import Settings, seconds
+from streamer.contracts import Emit, Look, Status
 from streamer.errors import ConfigError
 from streamer.kernel import hierarchy, proc
-from streamer.manager.container import LabelFilter
 from streamer.manager.fleet import Fleet
-from streamer.manager.housekeeping import Pace, Schedule
+from streamer.manager.housekeeping import Schedule
 from streamer.manager.manager import Manager, Sources
 from streamer.manager.narrator import Host, Now
 from streamer.memory import Memory
@@ -40,7 +37,6 @@ from streamer.outbox.outbox import Outbox
 from streamer.outbox.state import REMEDY as STATE_REMEDY
 from streamer.outbox.state import directory, open_state
 from streamer.sidecar.server import Sidecar
-from streamer.sinks import make, wanted_types
 from streamer.sources.cgroup import CgroupSampler, CgroupSource
 from streamer.sources.docker import DockerSource
 from streamer.sources.kmsg import KmsgSource
@@ -82,7 +78,7 @@ class Agent:
         self.fleet = Fleet(
             self.host,
             scope=settings.scope,
-            labels=label_filter(settings),
+            labels=wiring.label_filter(settings),
             hierarchical_kills=self.hierarchies.mode == "v2",
             docker=settings.docker.enabled,
             kmsg=settings.kmsg.enabled,
@@ -100,7 +96,7 @@ class Agent:
             if settings.kmsg.enabled
             else None
         )
-        descriptors = raise_descriptor_limit() - _SPARE_DESCRIPTORS
+        descriptors = wiring.raise_descriptor_limit() - _SPARE_DESCRIPTORS
         self.sampler = CgroupSampler(
             self.hierarchies, host_root=root, clock=self.clock, telemetry=self.telemetry,
             descriptors=max(0, descriptors), network=settings.sampling.network,
@@ -124,7 +120,7 @@ class Run(Agent):
             self.clock, settings.outbox, settings.publishing.envelope, self.telemetry, self._hear,
             store=self.state.store, trouble=self.state.trouble, sign=self._sign, snapshot=self._snapshot,
         )  # fmt: skip
-        for sink, types in _sinks(settings, self.host.id):
+        for sink, types in wiring.sinks(settings, self.host.id):
             self.outbox.add(sink, types)
         self.cgroups = CgroupSource(
             self.hierarchies, scope=settings.scope, clock=self.clock, telemetry=self.telemetry,
@@ -134,7 +130,7 @@ class Run(Agent):
             self.fleet,
             Sources(self.cgroups, runtime=self.docker, kernel_log=self.kmsg, others=[self.machine]),
             self.sampler,
-            Schedule(pace(settings)),
+            Schedule(wiring.pace(settings)),
             publish=self._publish,
             clock=self.clock,
             telemetry=self.telemetry,
@@ -243,10 +239,10 @@ class Run(Agent):
             return
         old, self.settings = self.settings, new
         logs.configure(new.log_level, new.log_format)
-        self.manager.set_pace(pace(new))
-        self.fleet.labels = label_filter(new)
+        self.manager.set_pace(wiring.pace(new))
+        self.fleet.labels = wiring.label_filter(new)
         self.manager.heartbeat_seconds = seconds(new.publishing.heartbeat)
-        fixed = needs_restart(old, new)
+        fixed = wiring.needs_restart(old, new)
         log.info("configuration reloaded%s", f"; changes of {', '.join(fixed)} take effect at the next start" if fixed else "")
 
     async def _say_ready(self) -> None:
@@ -389,70 +385,6 @@ def _rates(first: o.Sampled, second: o.Sampled) -> tuple[float, float, float]:
     received = sum(i.rx_bytes for i in second.sample.interfaces) - sum(i.rx_bytes for i in first.sample.interfaces)
     sent = sum(i.tx_bytes for i in second.sample.interfaces) - sum(i.tx_bytes for i in first.sample.interfaces)
     return max(0.0, cores), max(0.0, received * _NS / span), max(0.0, sent * _NS / span)
-
-
-_LIVE: Final = ("log_level", "log_format", "labels", "drain")
-_LIVE_WITHIN: Final = {"sampling": ("interval", "max_interval", "dynamic", "jitter"), "publishing": ("heartbeat",)}
-
-
-def needs_restart(old: Settings, new: Settings) -> list[str]:
-    """The keys that differ and are only read at the start."""
-    fixed = []
-    for name in old.__struct_fields__:
-        before, after = getattr(old, name), getattr(new, name)
-        if before == after or name in _LIVE:
-            continue
-        if name in _LIVE_WITHIN:
-            inner = [key for key in before.__struct_fields__ if getattr(before, key) != getattr(after, key)]
-            fixed += [f"{name}.{key}" for key in inner if key not in _LIVE_WITHIN[name]]
-        else:
-            fixed.append(name)
-    return fixed
-
-
-def _sinks(settings: Settings, host_id: str) -> Iterator[tuple[Sink, frozenset[str]]]:
-    """The configured sinks, each with a name of its own, and what each is sent.
-
-    Raises:
-        ConfigError: a URL that cannot be used, or the same place twice: their messages could not be told apart there.
-    """
-    names: Counter[str] = Counter()
-    places: set[str] = set()
-    for configured in settings.sinks or [SinkSettings(url="stdout:")]:
-        sink = make(configured, settings.publishing, host_id)
-        if (place := sink.describe()) in places:
-            raise ConfigError(
-                "the same place twice", key="sinks.url", value=place, remedy="name it once, with all the types it is to get"
-            )
-        places.add(place)
-        names[sink.name] += 1
-        if names[sink.name] > 1:
-            sink.name = f"{sink.name}-{names[sink.name]}"
-        yield sink, wanted_types(configured.url, configured.types)
-
-
-def label_filter(settings: Settings) -> LabelFilter:
-    """The label settings as the fleet wants them."""
-    return LabelFilter(tuple(settings.labels.allow), tuple(settings.labels.deny))
-
-
-def pace(settings: Settings) -> Pace:
-    """The sampling settings in nanoseconds."""
-    sampling = settings.sampling
-    return Pace(
-        interval_ns=int(seconds(sampling.interval) * _NS),
-        max_interval_ns=int(seconds(sampling.max_interval) * _NS),
-        dynamic=sampling.dynamic,
-        jitter=sampling.jitter,
-    )
-
-
-def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one, which costs nothing; returns it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return min(hard, 1_000_000) if hard != resource.RLIM_INFINITY else max(soft, 1024)
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from streamer.model.inventory import Checkpoint
-from streamer.model.messages import Message
+from streamer.model.messages import Message, Topic
 from streamer.model.observations import Observation, Sampled
 from streamer.model.wire import Entry
 
@@ -118,11 +118,23 @@ class Receipt(NamedTuple):
     `rejected`: (index in the batch, reason) of entries that this peer will never take; they must not block the lane.
     Everything else was acknowledged. A batch of which it is not known whether it arrived raises `NotConnected`:
     it is sent again, ids are the same.
-    `notices`: what is to be declared as a gap of this sink though it acknowledged: a server that lost what it had taken.
+    `lapses`: what this peer had acknowledged and has lost since, to be declared as gaps of this sink.
     """
 
     rejected: Sequence[tuple[int, str]] = ()
-    notices: Sequence[str] = ()
+    lapses: Sequence[Lapse] = ()
+
+
+class Lapse(NamedTuple):
+    """Of a topic, some of the numbers up to `last_seq` of this epoch are gone again, nobody knows which; and why that is said.
+
+    `last_seq` 0: some of an earlier run's.
+    """
+
+    topic: Topic
+    epoch: int
+    last_seq: int
+    reason: str
 
 
 class Sink(Protocol):

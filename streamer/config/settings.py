@@ -92,9 +92,10 @@ class Publishing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = "10s"
     redis_stats_maxlen: Annotated[int, Meta(description="Redis: about how many entries the stats stream keeps.", ge=1)] = 100_000
     redis_retention: Annotated[Duration, Meta(description="Redis: how long the other streams keep their entries.")] = "24h"
-    kafka_compression: Annotated[Literal["none", "gzip", "lz4", "zstd"], Meta(description="Kafka: how batches are compressed.")] = (
-        "lz4"
-    )
+    kafka_compression: Annotated[
+        Literal["none", "gzip", "lz4", "zstd"],
+        Meta(description="Kafka: how batches are compressed; zstd needs brokers and consumers of Kafka 2.1 or newer."),
+    ] = "zstd"
 
 
 class Outbox(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,10 +130,10 @@ class Outbox(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             description="normal: a crash of the agent loses nothing, a power failure may lose the last seconds; full: every write is synced to the disk before a message is offered to a sink."
         ),
     ] = "normal"
-    batch_messages: Annotated[int, Meta(description="Most messages in one send.", ge=1, le=10_000)] = 1000
+    batch_messages: Annotated[int, Meta(description="Most messages in one send.", ge=1, le=100_000)] = 5000
     batch_bytes: Annotated[
-        int, Meta(description="Most bytes in one send; keep it below the broker's own limit (Kafka: message.max.bytes).", ge=1000)
-    ] = 900_000
+        int, Meta(description="Most bytes in one send; a sink cuts it up further where its broker wants that.", ge=1000)
+    ] = 8_000_000
     connect_timeout: Annotated[Duration, Meta(description="Longest wait for a connection.")] = "10s"
     send_timeout: Annotated[
         Duration, Meta(description="Longest wait for an acknowledgement; then the sink is thrown away and replaced.")

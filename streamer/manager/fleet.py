@@ -66,14 +66,9 @@ class Fleet:
         self._roster = Roster()
         self._touched: dict[str, Container] = {}  # by incarnation: known better since the last checkpoint, though nothing was said
         self._kills = Kills(
-            self._roster,
-            self._say,
-            self._stream,
-            scope=scope,
-            hierarchical=hierarchical_kills,
-            log_readable=kmsg,
-            said=self._past.kmsg_said,
-        )
+            self._roster, self._say, self._stream, scope=scope, hierarchical=hierarchical_kills, log_readable=kmsg,
+            said=() if rebooted(self._past, host.boot_id) else self._past.kmsg_said, touched=self._touched,
+        )  # fmt: skip
         self._docker_answers = None if docker else False  # None: its first list is still to come
         self._rules: dict[type, Callable[[Any, Now], list[Message]]] = {
             o.Appeared: self._appeared,

@@ -16,15 +16,15 @@ from typing import Final
 
 from streamer.config import Outbox as OutboxSettings
 from streamer.config import seconds
-from streamer.contracts import Clock, Emit, Sink, Status
+from streamer.contracts import Clock, Emit, Lapse, Sink, Status
 from streamer.errors import NotConnected, PermanentlyRefused
 from streamer.model.messages import Lane
 from streamer.model.observations import Degraded, Recovered
 from streamer.model.wire import Entry
 from streamer.outbox.backlog import Backlog, Rejected
 from streamer.outbox.lane import Mark
+from streamer.outbox.leftovers import Left
 from streamer.outbox.retry import delay_seconds
-from streamer.outbox.store import Left
 from streamer.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -58,10 +58,10 @@ class Delivery:
         emit: Emit,
         chance: Callable[[], float],
         on_loss: Callable[[], None],
-        on_settled: Callable[[Delivery, Sequence[Rejected], Sequence[str]], None],
+        on_settled: Callable[[Delivery, Sequence[Rejected], Sequence[Lapse]], None],
         read: Read | None = None,
     ) -> None:
-        """`read`: how to read back what is on disk only; None: nothing is. `on_settled` hears of refused entries and notices."""
+        """`read`: how to read back what is on disk only; None: nothing is. `on_settled` hears of refused entries and lapses."""
         self.sink: Final = sink
         self.component: Final = f"sink.{sink.name}"
         self._window: Final = max(WINDOW_BYTES, 2 * settings.batch_bytes)
@@ -226,7 +226,7 @@ class Delivery:
         self._telemetry.count("streamer_sink_delivered_total", self.sink.name, batch[0].topic.lane, by=delivered)
         self._up()
         self.fetch()
-        self._on_settled(self, refused, receipt.notices)
+        self._on_settled(self, refused, receipt.lapses)
         self._after_settling()
 
     def _after_settling(self) -> None:

@@ -28,9 +28,10 @@ from streamer.model.wire import Entry
 from streamer.outbox.backlog import Rejected
 from streamer.outbox.delivery import LANES, Delivery, Fetched
 from streamer.outbox.journal import Journal, Trouble
+from streamer.outbox.leftovers import Cursor
 from streamer.outbox.ranges import Ranges
 from streamer.outbox.retry import delay_seconds
-from streamer.outbox.store import Committed, Cursor, Work
+from streamer.outbox.store import Committed, Work
 from streamer.telemetry import Telemetry
 
 COMPONENT: Final = "state"

@@ -12,8 +12,10 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from msgspec import structs
+
 from streamer.config import Outbox as OutboxSettings
-from streamer.contracts import Clock, Emit, Sink, Status
+from streamer.contracts import Clock, Emit, Lapse, Sink, Status
 from streamer.model.inventory import Checkpoint, Past
 from streamer.model.messages import STATS, TOPICS, Lane, Message
 from streamer.model.observations import Lost
@@ -23,8 +25,9 @@ from streamer.outbox.delivery import Delivery, Fetched
 from streamer.outbox.disk import Disk
 from streamer.outbox.journal import Journal
 from streamer.outbox.lane import Mark, Stretch
+from streamer.outbox.leftovers import Cursor
 from streamer.outbox.state import lost_samples
-from streamer.outbox.store import Cursor, Store
+from streamer.outbox.store import Store
 from streamer.telemetry import Telemetry
 
 DECLARE_SECONDS: Final = 1.0
@@ -77,7 +80,7 @@ class Outbox:
         if trouble and not before:  # nobody knows which numbers are used up
             self._position = clock.wall_ns() // 1_000
         self._dropped: list[tuple[str, Stretch]] = []  # by sink: what an earlier run had no room for and had not declared
-        self._cursors = store.cursors() if store is not None and store.file.readable else {}
+        self._cursors = store.leftovers.cursors() if store is not None and store.file.readable else {}
         if store is not None:
             self._disk = Disk(
                 Journal(store, clock),
@@ -118,10 +121,10 @@ class Outbox:
         if cursor is None or self._store is None:
             delivery.begin_at(self._position)
         else:
-            left = self._store.left(cursor, types)
+            left = self._store.leftovers.left(cursor, types)
             delivery.adopt("durable", left["durable"], Mark(cursor.durable))
             delivery.adopt("stats", left["stats"], cursor.stats)
-            self._dropped += self._store.dropped(cursor, types)
+            self._dropped += self._store.leftovers.dropped(cursor, types)
         self._deliveries.append(delivery)
 
     def left_unsaid(self, past: Past) -> list[Lost]:
@@ -138,11 +141,11 @@ class Outbox:
             for d in self._deliveries
             if STATS.short in d.types
         ]
-        lost = lost_samples(past, reached, store.spilled(past.epoch), now_ns)
+        lost = lost_samples(past, reached, store.leftovers.spilled(past.epoch), now_ns)
         lost += [_observation(f"sink.{name}", now_ns, _loss(stretch, "overflow")) for name, stretch in self._dropped]
         for cursor in self._cursors.values():
             why = f"{cursor.sink} is no longer configured"
-            stretches = [stretch for left in store.left(cursor, _ALL_TYPES).values() for stretch in left.stretches]
+            stretches = [stretch for left in store.leftovers.left(cursor, _ALL_TYPES).values() for stretch in left.stretches]
             lost += [_observation(f"sink.{cursor.name}", now_ns, _loss(stretch, "gone"), why) for stretch in stretches]
         self._cursors.clear()
         return lost
@@ -231,13 +234,16 @@ class Outbox:
         if self._disk is not None:
             self._disk.read(delivery, lane, after, through, most, hear)
 
-    def _settled(self, delivery: Delivery, refused: Sequence[Rejected], notices: Sequence[str]) -> None:
+    def _settled(self, delivery: Delivery, refused: Sequence[Rejected], lapses: Sequence[Lapse]) -> None:
         if self._disk is not None:
             self._disk.settled()
             if refused:
                 self._disk.dead_letters(delivery, refused)
-        for notice in notices:
-            self._emit(Lost(delivery.component, self._clock.wall_ns(), notice))
+        for lapse in lapses:
+            lost = Lost(delivery.component, self._clock.wall_ns(), lapse.reason)
+            if lapse.last_seq:
+                lost = structs.replace(lost, first="1", last=str(lapse.last_seq), topic=lapse.topic.suffix, epoch=lapse.epoch)
+            self._emit(lost)
 
     async def _raise_bugs(self) -> None:
         """What went wrong in a callback of the journal, which has nobody to raise to."""

@@ -19,8 +19,9 @@ from streamer.config import seconds
 from streamer.model.inventory import Past
 from streamer.model.messages import STATS
 from streamer.model.observations import Lost
+from streamer.outbox.leftovers import Cursor
 from streamer.outbox.lock import DirectoryLock, StoreFailed
-from streamer.outbox.store import Cursor, Limits, Store
+from streamer.outbox.store import Limits, Store
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +83,9 @@ def _past(store: Store, lock: DirectoryLock, now_ms: int) -> Past:
     there = store.file.exists
     try:
         store.open()
-        past = store.past()
-        for cursor in store.cursors().values():  # what cannot be read shows here, not when a sink is given it
-            store.left(cursor, frozenset({STATS.short}))
+        past = store.leftovers.past()
+        for cursor in store.leftovers.cursors().values():  # what cannot be read shows here, not when a sink is given it
+            store.leftovers.left(cursor, frozenset({STATS.short}))
     except StoreFailed as failed:
         if not failed.damaged:
             raise

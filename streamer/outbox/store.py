@@ -19,18 +19,19 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from streamer.model.inventory import Checkpoint, Kept, Past
-from streamer.model.messages import STATS, TOPICS, Lane
+from streamer.model.inventory import Checkpoint, Kept
+from streamer.model.messages import Lane
 from streamer.model.wire import Entry, pack
 from streamer.outbox.block import blocks, deflate, entries_of, follows, inflate
 from streamer.outbox.database import Database
-from streamer.outbox.lane import Head, Mark, Stretch
+from streamer.outbox.lane import Head
+from streamer.outbox.leftovers import TOPIC, Cursor, Leftovers, heads_of, wanted
 from streamer.outbox.lock import StoreFailed
 
 FILE: Final = "state.db"
@@ -46,27 +47,12 @@ _DELETE: Final[dict[Lane, str]] = {
     "stats": "DELETE FROM stats WHERE block_id = ?",
 }
 
-_BLOCKS_AFTER: Final = (
-    "SELECT block_id, first, last, epoch, first_seq, last_seq, messages, raw_bytes FROM stats WHERE last > ? ORDER BY first"
-)
 _DROPPED: Final = (
     "INSERT INTO dropped VALUES (?1, ?2, ?3, ?3, 1, ?4) ON CONFLICT DO UPDATE SET first_seq = min(first_seq, ?3),"
     " last_seq = max(last_seq, ?3), messages = messages + 1, last_position = max(last_position, ?4)"
 )
-_BEYOND: Final = 1 << 62
 
-_TOPIC: Final = {topic.short: topic for topic in TOPICS}
-_kept_decoder: Final = msgspec.json.Decoder(Kept)
 _kept_encoder: Final = msgspec.json.Encoder()
-
-
-class Cursor(NamedTuple):
-    """How far a sink has come. `sink`: what it is known by; `name`: what it is called in messages."""
-
-    sink: str
-    name: str
-    durable: int = 0
-    stats: Mark = Mark()
 
 
 class Limits(NamedTuple):
@@ -95,15 +81,6 @@ class Committed(NamedTuple):
     bytes: dict[Lane, int]
 
 
-class Left(NamedTuple):
-    """What a lane holds for a sink at the start."""
-
-    stretches: list[Stretch]
-    bytes: int
-    after: int
-    through: int
-
-
 class _Block(NamedTuple):
     block_id: int
     entries: list[Entry]
@@ -117,13 +94,6 @@ def _kept_text(kept: Kept) -> str:
         return json.dumps(msgspec.to_builtins(kept))
 
 
-def _kept_from(text: str) -> Kept:
-    try:
-        return _kept_decoder.decode(text)
-    except msgspec.DecodeError:  # a lone surrogate, as above
-        return msgspec.convert(json.loads(text), Kept)
-
-
 def _raw(entries: Sequence[Entry]) -> int:
     return sum(entry.size for entry in entries)
 
@@ -134,6 +104,7 @@ class Store:
     def __init__(self, directory: Path, limits: Limits, *, synchronous: Literal["normal", "full"] = "normal") -> None:
         self.directory, self._limits = directory, limits
         self.file = Database(directory / FILE, synchronous)
+        self.leftovers = Leftovers(self.file)
         self._bytes: dict[Lane, int] = {"durable": 0, "stats": 0}
         self._age_checked_ms = 0
         self._open_block: _Block | None = None  # the last one written
@@ -175,93 +146,10 @@ class Store:
         if not known and self._last[0]:  # others' messages under numbers of their own: they cannot be taken over any more
             raise StoreFailed(f"{self.file.path} could not be read when this run began", damaged=True)
 
-    # the past
-
-    def past(self) -> Past:
-        """What the run before left."""
-        with self.file.errors():
-            facts = dict(self.file.live.execute("SELECT name, value FROM facts"))
-            kept = self.file.live.execute("SELECT kept FROM inventory ORDER BY rowid").fetchall()
-        try:
-            inventory = tuple(_kept_from(text) for (text,) in kept)
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise StoreFailed(f"{self.file.path}: the inventory cannot be read: {error}", damaged=True) from error
-        return Past(
-            epoch=facts.get("epoch", 0),
-            boot_id=facts.get("boot_id", ""),
-            alive_ns=facts.get("alive_ns", 0),
-            clean=bool(facts.get("clean", 0)),
-            kmsg_seq=facts.get("kmsg_seq"),
-            kmsg_said=tuple(map(int, facts.get("kmsg_said", "").split())),
-            docker_ns=facts.get("docker_ns"),
-            inventory=inventory,
-        )
-
     @property
     def last(self) -> tuple[int, int]:
         """The highest position, and the order time, that were ever written down."""
         return self._last
-
-    def cursors(self) -> dict[str, Cursor]:
-        """Every sink that was configured in the run before, by what it is known by."""
-        with self.file.errors():
-            rows = self.file.live.execute("SELECT sink, name, durable, stats, stats_epoch, stats_seq FROM cursors").fetchall()
-        return {sink: Cursor(sink, name, durable, Mark(*stats)) for sink, name, durable, *stats in rows}
-
-    def left(self, cursor: Cursor, types: frozenset[str]) -> dict[Lane, Left]:
-        """What waits on disk for a sink that has come so far and wants these topics (short names)."""
-        with self.file.errors():
-            wanted = self._wanted(types)
-            durable = self.file.live.execute(
-                "SELECT topic, epoch, min(seq), max(seq), count(*), sum(size), max(position) FROM durable"  # noqa: S608  names of ours
-                f" WHERE position > ? AND topic IN ({wanted}) GROUP BY topic, epoch",
-                (cursor.durable,),
-            ).fetchall()
-        found: dict[Lane, Left] = {
-            "durable": Left(
-                [Stretch(_TOPIC[short], *rest) for short, *rest, _, _ in durable],
-                sum(row[5] for row in durable), cursor.durable, max((row[6] for row in durable), default=cursor.durable),
-            )
-        }  # fmt: skip
-        found["stats"] = self._left_of_stats(cursor.stats.position if "stats" in types else _BEYOND)
-        return found
-
-    def _left_of_stats(self, after: int) -> Left:
-        stretches: dict[int, Stretch] = {}
-        reached = after
-        size = 0
-        with self.file.errors():
-            for key, first, last, epoch, *numbers, raw_bytes in self.file.live.execute(_BLOCKS_AFTER, (after,)).fetchall():
-                if first > reached:
-                    parts = [(epoch, *numbers, raw_bytes)]
-                else:  # partly sent, or written again after a failure
-                    parts = [(h.epoch, h.seq, h.seq, 1, h.size) for h in self._heads(key) if h.position > reached]
-                for part_epoch, first_seq, last_seq, count, part_bytes in parts:
-                    known = stretches.setdefault(part_epoch, Stretch(STATS, part_epoch, first_seq, last_seq, 0))
-                    known.last_seq, known.count = max(known.last_seq, last_seq), known.count + count
-                    size += part_bytes
-                reached = max(reached, last)
-        return Left(list(stretches.values()), size, after, reached)
-
-    def dropped(self, cursor: Cursor, types: frozenset[str]) -> list[tuple[str, Stretch]]:
-        """What there was no room for, and a sink had not come past yet: (its name, topic, epoch and numbers)."""
-        with self.file.errors():
-            rows = self.file.live.execute(
-                "SELECT topic, epoch, first_seq, last_seq, messages, last_position FROM dropped"
-            ).fetchall()
-        reached = {"durable": cursor.durable, "stats": cursor.stats.position}
-        return [
-            (cursor.name, Stretch(_TOPIC[short], *numbers))
-            for short, *numbers, position in rows
-            if short in types and position > reached[_TOPIC[short].lane]
-        ]
-
-    def spilled(self, epoch: int) -> list[tuple[int, int]]:
-        """The ranges of stats numbers of an epoch that are on disk, in order."""
-        with self.file.errors():
-            return self.file.live.execute(
-                "SELECT first_seq, last_seq FROM stats WHERE epoch = ? ORDER BY first", (epoch,)
-            ).fetchall()
 
     # writing
 
@@ -389,7 +277,7 @@ class Store:
         for key, stored, order_ms in rows:
             if self._bytes[lane] <= most and order_ms >= now_ms - age:
                 break
-            heads += self._heads(key) if lane == "stats" else self._durable_head(key)
+            heads += heads_of(self.file, key) if lane == "stats" else self._durable_head(key)
             self._bytes[lane] -= stored
             gone.append((key,))
         rows.close()
@@ -408,7 +296,7 @@ class Store:
         with self.file.errors():
             rows = self.file.live.execute(
                 "SELECT entry FROM durable WHERE position > ? AND position <= ?"  # noqa: S608  names of ours
-                f" AND topic IN ({self._wanted(types)}) ORDER BY position",
+                f" AND topic IN ({wanted(types)}) ORDER BY position",
                 (after, through),
             )
             for (blob,) in rows:
@@ -439,12 +327,4 @@ class Store:
         row = self.file.live.execute(
             "SELECT position, topic, epoch, seq, size FROM durable WHERE position = ?", (position,)
         ).fetchone()
-        return [Head(row[0], _TOPIC[row[1]], *row[2:])]
-
-    def _heads(self, block_id: int) -> list[Head]:
-        (blob,) = self.file.live.execute("SELECT block FROM stats WHERE block_id = ?", (block_id,)).fetchone()
-        entries = inflate(blob)
-        return [Head(e.position, e.topic, e.epoch, e.seq, e.size) for e in entries]
-
-    def _wanted(self, types: Iterable[str]) -> str:
-        return ", ".join(f"'{short}'" for short in sorted(types) if short in _TOPIC)
+        return [Head(row[0], TOPIC[row[1]], *row[2:])]

@@ -63,7 +63,7 @@ class Run:
         self.settings = settings or OutboxSettings()
         self.store = FailingStore(where, limits(self.settings))
         self.store.open()
-        self.past = self.store.past()
+        self.past = self.store.leftovers.past()
         self.clock, self.speaker = FakeClock(), Speaker(epoch=epoch)
         self.heard: list[Observation] = []
         self.outbox = Outbox(
@@ -191,7 +191,7 @@ async def test_what_waits_for_a_sink_that_is_configured_no_more_is_declared(tmp_
 
 async def test_samples_go_to_disk_while_a_sink_lags_and_come_back(tmp_path: Path) -> None:
     """Memory stays small, nothing is lost, a living sink is not disturbed, and a kill loses none of what was spilled."""
-    settings = OutboxSettings(memory_bytes=32_000_000)
+    settings = OutboxSettings(batch_bytes=900_000)
     dead, alive = FlakySink(connects=[Hang()], name="kafka"), RecordingSink("redis")
     first = Run(tmp_path, dead, alive, settings=settings)
     async with first.running(killed=True):
@@ -204,7 +204,7 @@ async def test_samples_go_to_disk_while_a_sink_lags_and_come_back(tmp_path: Path
         lane = next(d for d in first.outbox._deliveries if d.sink.name == "kafka").backlog.lane("stats")
         await until(lambda: lane.messages == 7500)
         assert lane.head_bytes < 6_000_000 and lane.disk_messages > 3000
-        await until(lambda: (tmp_path / FILE).exists() and first.store.spilled(1000))
+        await until(lambda: (tmp_path / FILE).exists() and first.store.leftovers.spilled(1000))
     assert _ids(alive) == sent
     kafka = FlakySink(name="kafka")
     second = Run(tmp_path, kafka, alive, epoch=2000)

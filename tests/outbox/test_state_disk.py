@@ -24,7 +24,8 @@ from pathlib import Path
 from streamer.config import Outbox
 from streamer.model.inventory import Checkpoint
 from streamer.outbox.state import open_state
-from streamer.outbox.store import Cursor, Work
+from streamer.outbox.leftovers import Cursor
+from streamer.outbox.store import Work
 from streamer.testing.messages import Speaker, encoded
 state = open_state(Path(sys.argv[1]), Outbox(), 1)
 speaker = Speaker(epoch=1000)
@@ -79,7 +80,7 @@ def test_what_was_left_is_read_and_written_to_again_when_the_disk_is_mended(disk
     state = open_state(disk, OutboxSettings(), 1)
     assert state.store is not None and state.past.epoch == 1000 and state.past.alive_ns == 5
     entries, _ = state.store.read("durable", 0, 999, frozenset({"oom"}), 10**9)
-    assert len(entries) == 40 and state.store.cursors()["k"].durable == 10
+    assert len(entries) == 40 and state.store.leftovers.cursors()["k"].durable == 10
     more = encoded([Speaker(epoch=2000).oom("x", labels={"a": "b" * 200_000})], first_position=100)
     with pytest.raises(StoreFailed) as failed:
         state.store.commit([Work(more)], 2)

@@ -17,9 +17,10 @@ from streamer.model.messages import TOPICS
 from streamer.model.observations import Lost
 from streamer.model.wire import Entry
 from streamer.outbox.lane import Mark, Stretch
+from streamer.outbox.leftovers import Cursor
 from streamer.outbox.lock import DirectoryLock, StoreFailed
 from streamer.outbox.state import State, directory, lost_samples, open_state
-from streamer.outbox.store import FILE, Cursor, Limits, Store, Work
+from streamer.outbox.store import FILE, Limits, Store, Work
 from streamer.testing.messages import Speaker, encoded
 
 ALL = frozenset(topic.short for topic in TOPICS)
@@ -59,11 +60,11 @@ def test_what_was_committed_is_there_when_it_is_opened_again(tmp_path: Path) -> 
     store.close()
 
     store = _store(tmp_path)
-    assert store.past() == Past(
+    assert store.leftovers.past() == Past(
         epoch=1000, boot_id="boot", alive_ns=77, kmsg_seq=4, kmsg_said=(6, 9), docker_ns=5, inventory=(KEPT,)
     )
     assert store.last == (2504, max(entry.order_ms for entry in [*durable, *samples]))
-    assert store.cursors() == {cursor.sink: cursor for cursor in cursors}
+    assert store.leftovers.cursors() == {cursor.sink: cursor for cursor in cursors}
     assert store.read("durable", 0, 9999, ALL, 10**9) == (durable, 9999)
     read: list[Entry] = []
     through = 0
@@ -72,7 +73,7 @@ def test_what_was_committed_is_there_when_it_is_opened_again(tmp_path: Path) -> 
         assert sum(entry.size for entry in some) < 2_000_000
         read += some
     assert read == samples
-    assert store.spilled(1000)[0][0] == 1 and store.spilled(1000)[-1][1] == 2500
+    assert store.leftovers.spilled(1000)[0][0] == 1 and store.leftovers.spilled(1000)[-1][1] == 2500
     store.close()
 
 
@@ -87,7 +88,7 @@ def test_what_every_sink_has_is_deleted_and_what_one_still_needs_is_not(tmp_path
     committed = store.commit([Work(cursors=[fast, slow])], NOW_MS)
     assert [entry.position for entry in store.read("durable", 0, 99, ALL, 10**9)[0]] == [2, 3, 4]
     assert committed.bytes["durable"] == sum(entry.size for entry in durable[1:])
-    left = store.left(slow, ALL)
+    left = store.leftovers.left(slow, ALL)
     oom, lifecycle = durable[0].topic, durable[1].topic
     assert sorted(left["durable"].stretches, key=lambda s: s.topic.short) == [
         Stretch(lifecycle, 1000, 1, 2, 2),
@@ -95,8 +96,8 @@ def test_what_every_sink_has_is_deleted_and_what_one_still_needs_is_not(tmp_path
     ]
     assert left["stats"].stretches == [Stretch(samples[0].topic, 1000, 6, 10, 5)]
     assert (left["stats"].after, left["stats"].through) == (9, 14)
-    assert [s.count for s in store.left(slow, frozenset({"oom"}))["durable"].stretches] == [1]
-    assert store.left(fast, ALL)["stats"].stretches == []
+    assert [s.count for s in store.leftovers.left(slow, frozenset({"oom"}))["durable"].stretches] == [1]
+    assert store.leftovers.left(fast, ALL)["stats"].stretches == []
     assert store.commit([Work(cursors=[fast])], NOW_MS).bytes == {"durable": 0, "stats": 0}
     store.close()
 
@@ -129,7 +130,7 @@ def test_blocks_that_overlap_are_read_once(tmp_path: Path) -> None:
     store.commit([Work(stats=samples[:60])], NOW_MS)
     store.commit([Work(stats=samples[40:])], NOW_MS)
     assert store.read("stats", 10, 100, ALL, 10**9) == (samples[10:], 100)
-    assert store.left(Cursor("k", "k"), ALL)["stats"].stretches[0].count == 100
+    assert store.leftovers.left(Cursor("k", "k"), ALL)["stats"].stretches[0].count == 100
     store.close()
 
 
@@ -139,12 +140,12 @@ def test_samples_that_come_in_small_numbers_share_a_block(tmp_path: Path) -> Non
     store = _store(tmp_path)
     for start in range(0, 100, 5):
         store.commit([Work(stats=samples[start : start + 5])], NOW_MS)
-    assert store.spilled(1000) == [(1, 100)]
+    assert store.leftovers.spilled(1000) == [(1, 100)]
     store.commit([Work(stats=samples[110:120])], NOW_MS)
-    assert store.spilled(1000) == [(1, 100), (111, 120)]
+    assert store.leftovers.spilled(1000) == [(1, 100), (111, 120)]
     store.commit([Work(cursors=[Cursor("k", "k", 0, Mark(120))])], NOW_MS)
     store.commit([Work(stats=samples[120:130])], NOW_MS)
-    assert store.spilled(1000) == [(121, 130)]
+    assert store.leftovers.spilled(1000) == [(121, 130)]
     assert store.read("stats", 0, 999, ALL, 10**9) == (samples[120:130], 999)
     assert store.commit([Work(cursors=[Cursor("k", "k", 0, Mark(130))])], NOW_MS).bytes["stats"] == 0
     store.close()
@@ -163,7 +164,7 @@ def test_a_commit_that_fails_changes_nothing(tmp_path: Path) -> None:
     db.execute("DROP TRIGGER no")
     db.commit()
     db.close()
-    assert store.past().epoch == 0
+    assert store.leftovers.past().epoch == 0
     assert len(store.read("durable", 0, 99, ALL, 10**9)[0]) == 1
     assert store.commit([Work()], NOW_MS).bytes["durable"] == encoded([speaker.oom("a")])[0].size
     store.close()

@@ -35,7 +35,7 @@ async def _kept(server: RedisServer) -> list[bytes]:
 async def _sent(sink: RedisSink, batch: list[Entry]) -> list[str]:
     try:
         await sink.connect()
-        return list((await sink.send(batch)).notices)
+        return [lapse.reason for lapse in (await sink.send(batch)).lapses]
     finally:
         await sink.close()
 
@@ -221,12 +221,13 @@ async def test_a_flush_under_a_living_connection_is_told_of_with_the_next_heartb
         sink, speaker = _sink(server), Speaker("h")
         await sink.connect()
         await sink.send(_batch())
-        assert not (await sink.send(encoded([speaker.control()], first_position=50))).notices
+        assert not (await sink.send(encoded([speaker.control()], first_position=50))).lapses
         server.cli("FLUSHALL")
-        assert not (await sink.send(_batch(5, first_position=100))).notices
+        assert not (await sink.send(_batch(5, first_position=100))).lapses
         receipt = await sink.send(encoded([speaker.control()], first_position=200))
-        assert [notice.split()[4] for notice in receipt.notices] == [STATS, "streamer:{h}:control"]
-        assert not (await sink.send(encoded([speaker.control()], first_position=201))).notices
+        assert [lapse.reason.split()[4] for lapse in receipt.lapses] == [STATS, "streamer:{h}:control"]
+        assert [(lapse.topic.short, lapse.last_seq) for lapse in receipt.lapses] == [("stats", 5), ("control", 2)]
+        assert not (await sink.send(encoded([speaker.control()], first_position=201))).lapses
         await sink.close()
 
 

@@ -13,7 +13,7 @@ arrive is found.
 
 A server can lose what it acknowledged: restarted without its data, flushed, a replica promoted that lagged behind. Then a
 stream ends below what this process has put there, or counts fewer entries than it has taken (Redis 7 counts them). That
-is looked for at every connect and with every batch that holds control messages, and said in `Receipt.notices`.
+is looked for at every connect and with every batch that holds control messages, and said in `Receipt.lapses`.
 
 Connecting, TLS and authentication are redis-py's; the bytes are ours (`resp.py`).
 """
@@ -31,7 +31,7 @@ from redis.exceptions import AuthenticationError, RedisError
 
 from streamer import brokers
 from streamer.config import Publishing, SinkSettings, password, seconds
-from streamer.contracts import Receipt
+from streamer.contracts import Lapse, Receipt
 from streamer.errors import NotConnected
 from streamer.model.messages import CONTROL, STATE, STATS, TOPICS
 from streamer.model.wire import Entry
@@ -53,6 +53,9 @@ _DONE: Final = b":1\r\n"
 _TRIM_WORDS: Final = 3
 
 Id = tuple[int, int]
+
+
+_TOPIC: Final = {topic.short: topic for topic in TOPICS}
 
 
 class _Top(NamedTuple):
@@ -86,7 +89,8 @@ class RedisSink:
         self._connection: AbstractConnection | None = None
         self._replies: Replies | None = None
         self._tops: dict[str, _Top] = {}
-        self._notices: list[str] = []
+        self._put: dict[str, Entry] = {}  # by topic: the last entry that was acknowledged
+        self._lapses: list[Lapse] = []
 
     @classmethod
     def from_settings(cls, settings: SinkSettings, publishing: Publishing, host_id: str) -> Self:
@@ -143,8 +147,8 @@ class RedisSink:
         self._count(batch, moved)
         if seen:
             await self._look_at_tops()
-        notices, self._notices = self._notices, []
-        return Receipt(notices=notices)
+        lapses, self._lapses = self._lapses, []
+        return Receipt(lapses=lapses)
 
     async def close(self) -> None:
         connection, self._connection, self._replies = self._connection, None, None
@@ -196,6 +200,7 @@ class RedisSink:
         for entry in batch:
             if entry.topic is STATE:
                 continue
+            self._put[entry.topic.short] = entry
             entry_id = moved.get(entry.position) if moved else None
             if entry_id is not _STORED:
                 _, count = new.get(entry.topic.short, ((0, 0), 0))
@@ -241,17 +246,19 @@ class RedisSink:
         return {entry.position for entry in entries if found.get(_id(entry)) == entry.value}
 
     async def _look_at_tops(self) -> None:
-        """Where the streams end; a notice for each that ends before what this process has put there."""
+        """Where the streams end; a lapse for each that ends before what this process has put there."""
         replies = await self._ask([command(b"XINFO", b"STREAM", stream.key) for stream in self._streams.values()])
         for (short, stream), reply in zip(self._streams.items(), replies, strict=True):
             before, now = self._tops.get(short, _Top()), _top(reply, self._prefix)
             self._tops[short] = now
             if now.last < before.last or 0 <= now.added < before.added:
                 gone = f", {before.added - now.added} entries of {before.added} are gone" if 0 <= now.added < before.added else ""
-                self._notices.append(
+                reason = (
                     f"Redis has lost data: {stream.key.decode()} ends at {_text(now.last)}, "
                     f"we had put entries up to {_text(before.last)} there{gone}"
                 )
+                put = self._put.get(short)
+                self._lapses.append(Lapse(_TOPIC[short], put.epoch if put else 0, put.seq if put else 0, reason))
 
     async def _ask(self, commands: list[bytes]) -> list[Reply]:
         """Send all, then read as many replies."""

@@ -1,0 +1,79 @@
+"""Settings as the parts want them: sinks with names of their own, label filter, pace, limits of the process."""
+
+from __future__ import annotations
+
+import resource
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from streamer.config import Settings, SinkSettings, seconds
+from streamer.contracts import Sink
+from streamer.errors import ConfigError
+from streamer.manager.container import LabelFilter
+from streamer.manager.housekeeping import Pace
+from streamer.sinks import make, wanted_types
+
+_NS: Final = 1_000_000_000
+_LIVE: Final = ("log_level", "log_format", "labels", "drain")
+_LIVE_WITHIN: Final = {"sampling": ("interval", "max_interval", "dynamic", "jitter"), "publishing": ("heartbeat",)}
+
+
+def needs_restart(old: Settings, new: Settings) -> list[str]:
+    """The keys that differ and are only read at the start."""
+    fixed = []
+    for name in old.__struct_fields__:
+        before, after = getattr(old, name), getattr(new, name)
+        if before == after or name in _LIVE:
+            continue
+        if name in _LIVE_WITHIN:
+            inner = [key for key in before.__struct_fields__ if getattr(before, key) != getattr(after, key)]
+            fixed += [f"{name}.{key}" for key in inner if key not in _LIVE_WITHIN[name]]
+        else:
+            fixed.append(name)
+    return fixed
+
+
+def sinks(settings: Settings, host_id: str) -> Iterator[tuple[Sink, frozenset[str]]]:
+    """The configured sinks, each with a name of its own, and what each is sent.
+
+    Raises:
+        ConfigError: a URL that cannot be used, or the same place twice: their messages could not be told apart there.
+    """
+    names: Counter[str] = Counter()
+    places: set[str] = set()
+    for configured in settings.sinks or [SinkSettings(url="stdout:")]:
+        sink = make(configured, settings.publishing, host_id)
+        if (place := sink.describe()) in places:
+            raise ConfigError(
+                "the same place twice", key="sinks.url", value=place, remedy="name it once, with all the types it is to get"
+            )
+        places.add(place)
+        names[sink.name] += 1
+        if names[sink.name] > 1:
+            sink.name = f"{sink.name}-{names[sink.name]}"
+        yield sink, wanted_types(configured.url, configured.types)
+
+
+def label_filter(settings: Settings) -> LabelFilter:
+    """The label settings as the fleet wants them."""
+    return LabelFilter(tuple(settings.labels.allow), tuple(settings.labels.deny))
+
+
+def pace(settings: Settings) -> Pace:
+    """The sampling settings in nanoseconds."""
+    sampling = settings.sampling
+    return Pace(
+        interval_ns=int(seconds(sampling.interval) * _NS),
+        max_interval_ns=int(seconds(sampling.max_interval) * _NS),
+        dynamic=sampling.dynamic,
+        jitter=sampling.jitter,
+    )
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files to the hard one, which costs nothing; returns it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return min(hard, 1_000_000) if hard != resource.RLIM_INFINITY else max(soft, 1024)
