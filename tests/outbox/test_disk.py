@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -59,7 +59,14 @@ class FailingStore(Store):
 class Run:
     """One run of an outbox on a directory."""
 
-    def __init__(self, where: Path, *sinks: RecordingSink, epoch: int = 1000, settings: OutboxSettings | None = None) -> None:
+    def __init__(
+        self,
+        where: Path,
+        *sinks: RecordingSink,
+        epoch: int = 1000,
+        settings: OutboxSettings | None = None,
+        types: Mapping[str, frozenset[str]] | None = None,
+    ) -> None:
         self.settings = settings or OutboxSettings()
         self.store = FailingStore(where, limits(self.settings))
         self.store.open()
@@ -70,7 +77,7 @@ class Run:
             self.clock, self.settings, "binary", Telemetry(), self.heard.append, chance=lambda: 0.0, store=self.store, snapshot=self.point,
         )  # fmt: skip
         for sink in sinks:
-            self.outbox.add(sink, ALL)
+            self.outbox.add(sink, (types or {}).get(sink.name, ALL))
         self.unsaid = self.outbox.left_unsaid(self.past)
         self._task: asyncio.Task[None] | None = None
 
