@@ -388,7 +388,8 @@ class World:
 
     def _ask_kafka(self, ask: Callable[[AIOKafkaAdminClient], Awaitable[None]]) -> None:
         async def run() -> None:
-            admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka_proxy.address)
+            # the guest is slow; a broker that was just mended takes its time anyway
+            admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka_proxy.address, request_timeout_ms=60_000)
             await admin.start()
             try:
                 await ask(admin)
