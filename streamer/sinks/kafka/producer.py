@@ -40,11 +40,12 @@ Waiting = Sequence[tuple[int, Entry]]
 
 
 class Packed(NamedTuple):
-    """A record batch: so many `records` in `data`, `raw_bytes` before compression."""
+    """A record batch: so many `records` in `data`, `raw_bytes` before compression; `stamped`: they have timestamps."""
 
     data: bytes
     records: int
     raw_bytes: int
+    stamped: bool
 
 
 class Producer:
@@ -96,9 +97,9 @@ class Producer:
         raw = self._packer.append(waiting, batch_bytes, timestamps=timestamps)
         state = self._id, self._epoch, sequence % _SEQUENCES
         if len(raw.data) < _IN_A_THREAD_BYTES:
-            return Packed(self._packer.finish(raw, *state), raw.records, len(raw.data))
+            return Packed(self._packer.finish(raw, *state), raw.records, len(raw.data), timestamps)
         data = await asyncio.get_running_loop().run_in_executor(self._packing, self._packer.finish, raw, *state)
-        return Packed(data, raw.records, len(raw.data))
+        return Packed(data, raw.records, len(raw.data), timestamps)
 
     async def put(self, place: TopicPartition, packed: Packed) -> int:
         """One attempt to store a batch; returns the broker's code, or one that stands for not having got any.

@@ -195,8 +195,9 @@ class KafkaSink:
                     done, most = behind, most * 2
                     continue
                 packing.cancel()
-                if code == refusals.INVALID_TIMESTAMP and self._timestamps:
+                if code == refusals.INVALID_TIMESTAMP and packed.stamped:
                     # Our clock or the broker's is wrong by more than message.timestamp.after.max.ms (1 h). The value has the time.
+                    # Batches for other partitions may be on their way with theirs: each is told so, and packed anew.
                     self._timestamps = False
                 elif code in refusals.TOO_LARGE | refusals.INVALID | {refusals.INVALID_TIMESTAMP} and packed.records > 1:
                     most = (packed.records + 1) // 2
