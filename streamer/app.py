@@ -185,10 +185,11 @@ class Run(Agent):
                 code = await self._until_stopped(parts, duration_seconds)
             finally:
                 await _cancel(parts)
-                kept = await self.outbox.close()
+                kept = await self._close_outbox()
                 if self.sidecar is not None:
                     self.sidecar.close()
-            return self._tell_what_is_left(kept) or code
+            left = self._tell_what_is_left(kept)
+            return code or left
 
     async def _until_stopped(self, parts: set[asyncio.Task[None]], duration_seconds: float | None) -> int:
         asked = asyncio.create_task(self._wait_for_end(duration_seconds), name="end")
@@ -213,10 +214,21 @@ class Run(Agent):
         by_name = {task.get_name(): task for task in parts}
         await _cancel({by_name["manager"]})
         self.manager.stop(reason)
+        if by_name["outbox"].done():
+            return  # it failed, or nobody is left to publish to
         drained = asyncio.create_task(self.outbox.drain(seconds(self.settings.drain)), name="drain")
         hurried = asyncio.create_task(self.hurry.wait(), name="hurry")
         await asyncio.wait({drained, hurried}, return_when=asyncio.FIRST_COMPLETED)
         await _cancel({drained, hurried})
+
+    async def _close_outbox(self) -> bool:
+        """Whether all that is left is kept; a second signal does not wait for a disk that hangs."""
+        closing = asyncio.create_task(self.outbox.close(), name="close")
+        hurried = asyncio.create_task(self.hurry.wait(), name="hurry")
+        await asyncio.wait({closing, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        kept = closing.done() and closing.result()
+        await _cancel({closing, hurried})
+        return kept
 
     def _tell_what_is_left(self, kept: bool) -> int:
         """What the sinks have not acknowledged: kept for the next run, or lost."""

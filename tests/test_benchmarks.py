@@ -30,10 +30,22 @@ def test_without_a_name_the_benchmarks_are_listed() -> None:
 
 @pytest.mark.live
 def test_sampling_prints_a_ratio_and_leaves_no_cgroup_behind() -> None:
-    """A run over three cgroups finds what a sample costs beside the C loop, and takes its cgroups away."""
+    """A run over forty cgroups (CPU time is told in steps of 10 ms) finds what a sample costs beside the C loop, and takes its cgroups away."""
     before = cgroups()
     done = benchmarks(
-        "sampling", "--containers", "3", "--seconds", "2", "--warm-up", "1", "--repetitions", "1", "--sink", "file", "--http", "off"
+        "sampling",
+        "--containers",
+        "40",
+        "--seconds",
+        "3",
+        "--warm-up",
+        "1",
+        "--repetitions",
+        "1",
+        "--sink",
+        "file",
+        "--http",
+        "off",
     )
     assert done.returncode == 0, done.stdout + done.stderr
     row = re.search(r"^\| file, HTTP off +\|(.*)\|$", done.stdout, re.MULTILINE)

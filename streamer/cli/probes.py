@@ -251,7 +251,7 @@ def state(settings: Settings) -> Iterator[Finding]:
     if where is None:
         yield Finding("degraded", "state", in_memory, "give it a directory: --state-dir DIR")
         return
-    existing = next(path for path in (where, *where.parents) if path.exists())
+    existing = next(path for path in (where, *where.parents) if os.path.exists(path))  # False where we may not look
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         yield Finding("degraded", "state", f"{where} cannot be written: {in_memory}", "make it writable, or --state-dir DIR")
         return

@@ -73,7 +73,7 @@ class Kills:
         """Say what was held: of a cgroup that is there now, what was held long enough, or everything."""
         if not self._early:
             return []
-        due = [e for e in self._early if everything or e[1].killed_cgroup == path or e[0] <= now.monotonic_ns]
+        due = [e for e in self._early if everything or _door(e[1].killed_cgroup) == path or e[0] <= now.monotonic_ns]
         self._early = [e for e in self._early if e not in due]
         return [message for _, seen in due for message in self._tell(seen, labels, now)]
 
@@ -81,15 +81,16 @@ class Kills:
         """Whether its cgroup may still be told of: it would be a container, and is not known, or not seen by this run yet."""
         if not path:
             return False
-        there = self._roster.at(path)
+        there = self._roster.at(_door(path))
         if there is not None:
             return there.restored
-        return shown(path, self._scope) is not None
+        return shown(_door(path), self._scope) is not None
 
     def _tell(self, seen: o.OomKilled, labels: LabelFilter, now: Now) -> list[Message]:
         path = seen.killed_cgroup
         # the nearest one above has it, unless it is a container of its own that nobody knows any more
-        container = self._roster.at(path) if shown(path, self._scope) else self._roster.nearest(path)
+        door = _door(path)
+        container = self._roster.at(door) if door and shown(door, self._scope) else self._roster.nearest(path)
         if container is None or container.said_created or seen.repeated:
             self._said[seen.seq] = None
         if seen.repeated:  # told already, but the kernel's counter has it twice
@@ -168,3 +169,8 @@ class Kills:
         path = enclosing(path) or path
         whose = owner(path) or Owner("raw", path, folder=True)
         return about(whose, path, f"{self._say.boot}.unknown", self._roster.details(whose.container_id), labels)
+
+
+def _door(path: str) -> str:
+    """The cgroup that would be told of as a container: the runtime's around this one, or itself."""
+    return enclosing(path) or path

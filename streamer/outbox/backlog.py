@@ -160,10 +160,9 @@ class Backlog:
         for head in self.lane(name).gone_from_disk(heads):
             self._lose(head.topic, head.epoch, head.seq, head.seq, 1, "overflow")
 
-    def lose_disk(self) -> None:
-        """What is on disk only will never be read."""
-        for lane in (self._durable, self._stats):
-            self._unreadable(lane.lose_disk())
+    def lose_disk(self, name: Lane) -> None:
+        """What of this lane is on disk only will never be read."""
+        self._unreadable(self.lane(name).lose_disk())
 
     def in_memory(self) -> Iterator[Entry]:
         """Everything that is not settled and held in memory, in no order across the lanes."""

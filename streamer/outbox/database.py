@@ -115,7 +115,10 @@ class Database:
                 connection.close()
 
     def set_aside(self, now_ms: int) -> str:
-        """Rename a damaged file and begin a new one; returns the name under which the old one is kept."""
+        """Rename a damaged file and begin a new one; returns the name under which the old one is kept.
+
+        When the new one cannot be made yet (a full disk), it is not open, and a later `open` makes it.
+        """
         self.close()
         kept = self.path.with_name(f"{self.path.name}.damaged-{now_ms}")
         older = sorted(self.path.parent.glob(f"{self.path.name}.damaged-*"))
@@ -126,7 +129,8 @@ class Database:
             for suffix in ("-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     self.path.with_name(self.path.name + suffix).rename(kept.with_name(kept.name + suffix))
-        self.open(check=False)
+        with contextlib.suppress(StoreFailed):
+            self.open(check=False)
         return str(kept)
 
     @contextlib.contextmanager

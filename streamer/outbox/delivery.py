@@ -70,6 +70,7 @@ class Delivery:
         self._read, self._on_settled = read, on_settled
         self._reading: set[Lane] = set()
         self._reached = (0, Mark())
+        self.declaring = False  # its losses are being said, one after another
         self._batch: Final = (settings.batch_messages, settings.batch_bytes)
         self._connect_seconds: Final = seconds(settings.connect_timeout)
         self._send_seconds: Final = seconds(settings.send_timeout)
@@ -139,7 +140,7 @@ class Delivery:
         Everything up to `offered` was offered to it. While something is lost that is not declared yet, it stays where it
         was: a crash before the gap is on disk would hide the loss.
         """
-        if not self.backlog.has_losses:
+        if not self.backlog.has_losses and not self.declaring:
             mark = self.backlog.lane("stats").mark
             durable, stats = (self.backlog.reached(lane, offered) for lane in LANES)
             self._reached = durable, Mark(stats, mark.epoch, mark.seq)

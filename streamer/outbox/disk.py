@@ -40,6 +40,7 @@ STALL_SECONDS: Final = 2.0  # what a disk has not taken by then is offered witho
 FIRST_RETRY_SECONDS: Final = 1.0
 CLOSE_SECONDS: Final = 10.0
 REMEDY: Final = "make room, or writable, in state_dir; until then what waits is in memory, and a crash of the agent loses it"
+_MOST_BAD_READS: Final = 8  # in a row; then what is on disk counts as lost, and the sink goes on with what came after it
 _PRUNE_ABOVE: Final = 10_000  # entries that are not on disk: those that no sink needs any more are forgotten then
 
 
@@ -85,6 +86,9 @@ class Disk:
         self._retry: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
         self._failures = 0
+        self._unanswered = 0  # writes that were asked for
+        self._bad_reads: dict[tuple[Delivery, Lane], int] = {}  # how often in a row what is on disk could not be read
+        self._spilling: frozenset[str] = frozenset()  # sinks whose samples in memory are all on disk, or being written
         self._status = Status(COMPONENT, "ok", since_ms=clock.wall_ns() // 1_000_000)
 
     def start(self, trouble: str) -> None:
@@ -129,11 +133,18 @@ class Disk:
         """Read back what is on disk only; a failure is dealt with here."""
 
         def got(answer: tuple[list[Entry], int] | Trouble) -> None:
-            if isinstance(answer, Trouble):
-                hear(None)
-                self._in_trouble(answer)
-            else:
+            place = (delivery, lane)
+            if not isinstance(answer, Trouble):
+                self._bad_reads.pop(place, None)
                 hear(answer)
+                return
+            self._bad_reads[place] = self._bad_reads.get(place, 0) + 1
+            if self._bad_reads[place] > _MOST_BAD_READS:
+                del self._bad_reads[place]
+                delivery.backlog.lose_disk(lane)
+                delivery.told_of_losses()
+            hear(None)
+            self._in_trouble(answer)
 
         self._journal.read(lane, after, through, delivery.types, most_bytes, got)
 
@@ -173,8 +184,8 @@ class Disk:
         self._journal.write(self._missing(clean=True), ended)
         await asyncio.wait({closed}, timeout=CLOSE_SECONDS)
         kept = closed.done() and closed.result()
+        await self._journal.close(patient=closed.done())
         closed.cancel()
-        await self._journal.close()
         return kept
 
     # writing
@@ -182,6 +193,7 @@ class Disk:
     def _write(self, batch: _Batch, work: Work) -> None:
         loop = asyncio.get_running_loop()
         batch.since = loop.time()
+        self._unanswered += 1
         for epoch, first, last in _runs(work.stats):
             self._asked.setdefault(epoch, Ranges()).add(first, last)
         if self._stall is None:
@@ -189,6 +201,7 @@ class Disk:
         self._journal.write(work, partial(self._written, batch, work))
 
     def _written(self, batch: _Batch, work: Work, answer: Committed | Trouble) -> None:
+        self._unanswered -= 1
         if isinstance(answer, Committed):
             for entry in work.durable:
                 self._unstored.pop(entry.position, None)
@@ -252,7 +265,10 @@ class Disk:
     def _to_spill(self) -> list[Entry]:
         """The samples to write now: all that are not on disk, once some sink lags. A crash from then on loses none of them."""
         lag = [delivery for delivery in self._deliveries if delivery.backlog.lane("stats").lags]
-        return self._samples(lag, self._asked) if lag else []
+        names = frozenset(delivery.sink.name for delivery in lag)
+        fresh = not names <= self._spilling  # of the others, all that came before this is on its way already
+        self._spilling = names
+        return self._samples(lag if fresh else (), self._asked) if lag else []
 
     def _samples(self, of: Iterable[Delivery], but: dict[int, Ranges]) -> list[Entry]:
         """Samples in the memory of these sinks, or published and not offered yet, whose numbers are not among `but`, in order."""
@@ -288,8 +304,9 @@ class Disk:
         if trouble.aside:
             self._begin_anew(trouble, now_ns)
         self._asked = {epoch: ranges.copy() for epoch, ranges in self._stored.items()}
+        self._spilling = frozenset()
         self._degrade(trouble.problem, now_ns)
-        self._failures += 1
+        self._failures += self._retry is None  # several at once are one
         self._heal_in(0.0 if trouble.aside and self._failures == 1 else delay_seconds(self._failures + 3, 0.5))
 
     def _degrade(self, problem: str, now_ns: int) -> None:
@@ -305,7 +322,8 @@ class Disk:
         self._before = 0
         self._stored = {}
         for delivery in self._deliveries:
-            delivery.backlog.lose_disk()
+            for lane in LANES:
+                delivery.backlog.lose_disk(lane)
             delivery.told_of_losses()
             self._unstored.update((e.position, e) for e in _of("durable", delivery.backlog.in_memory()))
         for batch in self._batches:
@@ -332,23 +350,32 @@ class Disk:
     def _heal(self) -> None:
         """Write all that is missing; what is published from now on queues behind it, and fails or goes with it."""
         self._retry = None
+        if self._unanswered:
+            return  # what is being written would be written twice; the answer looks again
         self._paused = False
+        for delivery in self._deliveries:
+            delivery.fetch()
         batch = _Batch(())
         self._batches.append(batch)
         self._write(batch, self._missing(clean=False))
 
     def _look_whether_all_is_well(self) -> None:
-        """After a write that succeeded: whether anything is missing on disk that is not being written."""
+        """After a write that succeeded: whether anything is missing on disk, or cannot be read."""
         for delivery in self._deliveries:
             for lane in LANES:
                 delivery.backlog.lane(lane).stow(self._is_stored)
-            delivery.fetch()
-        coming = {entry.position for batch in self._batches if not batch.done for entry in batch.entries}
-        if self._any_tail() or not self._unstored.keys() <= coming:
-            if not any(not batch.done for batch in self._batches):  # otherwise the next answer looks again
-                self._heal_in(0.0)
+        if self._unanswered:
+            return  # the next answer looks again
+        if self._unstored or self._any_tail():
+            self._heal_in(0.0)
             return
-        self._paused, self._failures = False, 0
+        self._paused = False
+        if self._bad_reads:
+            self._heal_in(delay_seconds(self._failures + 3, 0.5))
+            return
+        self._failures = 0
+        for delivery in self._deliveries:
+            delivery.fetch()
         if not self.works:
             now_ns = self._clock.wall_ns()
             self._status = Status(COMPONENT, "ok", since_ms=now_ns // 1_000_000)

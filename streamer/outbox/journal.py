@@ -93,11 +93,11 @@ class Journal:
         """Keep what a peer will never take, one JSON line each; `done` hears why not, or ""."""
         self._queue.put(_Letters(letters, done))
 
-    async def close(self) -> None:
-        """Finish what was asked for, and let go of the file."""
+    async def close(self, *, patient: bool = True) -> None:
+        """Finish what was asked for, and let go of the file. `patient` False: it hangs, and is left behind."""
         self._queue.put(None)
-        ended = asyncio.get_running_loop().run_in_executor(None, self._thread.join, _CLOSE_SECONDS)
-        await ended
+        if patient:
+            await asyncio.get_running_loop().run_in_executor(None, self._thread.join, _CLOSE_SECONDS)
 
     # in the thread
 

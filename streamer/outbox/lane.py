@@ -135,14 +135,18 @@ class Lane:
 
     def gone_from_disk(self, heads: Sequence[Head]) -> list[Head]:
         """The disk was too small: these are no longer there. Returns the ones that this lane still needed."""
-        wanted = [head for head in heads if (head.topic.short, head.epoch) in self.disk]
-        needed = [head for head in wanted if self.disk_messages and self.disk_after < head.position <= self.disk_through]
-        for head in needed:
+        needed: list[Head] = []
+        for head in sorted(heads):  # one may come twice: what was written again after a failure stands in two blocks
+            there = self.disk.get((head.topic.short, head.epoch))
+            if there is None or not self.disk_after < head.position <= self.disk_through:
+                continue
+            needed.append(head)
+            self.disk_after = head.position
             self._forget(head.topic, head.epoch, head.size)
-            self.mark = Mark(head.position, head.epoch, head.seq) if not self.head else self.mark
         if needed:
             self.overflowed = True
-            self.disk_after = max(self.disk_after, needed[-1].position)
+            if not self.head:
+                self.mark = Mark(needed[-1].position, needed[-1].epoch, needed[-1].seq)
             if not self.disk_messages:
                 self.lose_disk()
         return needed

@@ -261,10 +261,12 @@ class Outbox:
     def _declare(self) -> None:
         self._lost.clear()
         for delivery in self._deliveries:
+            delivery.declaring = True  # the first gap's commit must not move the sink past the others
             for loss in delivery.backlog.losses():
                 name, lane = delivery.sink.name, loss.topic.lane
                 self._telemetry.count("streamer_sink_dropped_total", name, lane, loss.cause, by=loss.count)
                 self._emit(_observation(delivery.component, self._clock.wall_ns(), loss))
+            delivery.declaring = False
 
 
 def _loss(stretch: Stretch, cause: Cause) -> Loss:

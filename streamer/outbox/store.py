@@ -123,8 +123,9 @@ class Store:
     def set_aside(self, now_ms: int) -> str:
         """Rename a damaged file and begin a new one; returns the name under which the old one is kept."""
         kept = self.file.set_aside(now_ms)
-        self._known, self._open_anew = True, False
-        self._count()
+        self._known, self._open_anew = True, not self.file.writable
+        if self.file.readable:
+            self._count()
         return kept
 
     def close(self) -> None:
@@ -282,6 +283,7 @@ class Store:
             gone.append((key,))
         rows.close()
         self.file.live.executemany(_DELETE[lane], gone)
+        heads = list({head.position: head for head in heads}.values())
         self.file.live.executemany(_DROPPED, [(h.topic.short, h.epoch, h.seq, h.position) for h in heads])
         return heads
 

@@ -75,7 +75,7 @@ def test_what_the_disk_lost_is_counted_by_topic_and_epoch() -> None:
     _offer(backlog, entries[:35], stored=True)
     _offer(backlog, entries[35:], stored=False)
     in_memory = len(backlog.lane("durable").head)
-    backlog.lose_disk()
+    backlog.lose_disk("durable")
     lost = {(loss.topic.short, loss.epoch): (loss.cause, loss.first_seq, loss.last_seq, loss.count) for loss in backlog.losses()}
     assert lost == {
         ("oom", 1000): ("unreadable", in_memory + 1, 20, 20 - in_memory),
@@ -202,7 +202,7 @@ class DiskMachine(RuleBasedStateMachine):
     @rule()
     def lose(self) -> None:
         self.disk.clear()
-        self.backlog.lose_disk()
+        [self.backlog.lose_disk(lane) for lane in LANES]
 
     @invariant()
     def everything_is_accounted_for(self) -> None:
