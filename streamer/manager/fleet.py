@@ -20,7 +20,7 @@ from streamer.manager.keeping import keep, revive
 from streamer.manager.kills import Kills
 from streamer.manager.narrator import MS, Host, Narrator, Now
 from streamer.manager.past import rebooted, unsaid, unseen
-from streamer.manager.roster import Roster
+from streamer.manager.roster import LATE_NS, Roster
 from streamer.manager.stream import StreamTeller
 from streamer.model import messages as m
 from streamer.model import observations as o
@@ -107,8 +107,7 @@ class Fleet:
     def next_due(self) -> int | None:
         """Monotonic ns at which `tick` has something to do, or None."""
         due = [deadline for c in self._roster.unsettled.values() for deadline in _deadlines(c)]
-        held = self._kills.next_due()
-        return min(due if held is None else [*due, held], default=None)
+        return min([*due, *self._kills.next_due()], default=None)
 
     # being told
 
@@ -235,6 +234,8 @@ class Fleet:
         container.details = details._replace(pid=0, started_at_ns=None) if seen.found == "live" else details
         early = seen.found == "startup" or self._docker_answers is None
         container.hold_until = now.monotonic_ns + (HOLD_STARTUP_NS if early else HOLD_CREATED_NS)
+        if seen.found == "live":
+            container.exit_code = self._roster.take_exit(whose.container_id, seen.time_ns)
         self._roster.by_path[seen.path] = container
         self._roster.enter(container)
         self._touched[container.incarnation] = container
@@ -315,16 +316,18 @@ class Fleet:
         known = self._roster.details(told.container_id)
         labels = told.labels if known.labels is None else known.labels
         known = known._replace(name=told.name or known.name, image=told.image or known.image, labels=labels)
-        if told.action == "destroy":
-            self._roster.forget(told.container_id)
-        else:
-            self._roster.remember(told.container_id, known)
+        self._roster.remember(told.container_id, known)
         said: list[Message] = []
         incarnations = self._roster.open(told.container_id)
         if told.action == "die":  # of the earliest run that has not ended yet; an old event told again may be of a run before it
-            for container in [c for c in incarnations if c.exit_code is None and c.seen_ns <= told.time_ns][:1]:
+            ended = [c for c in incarnations if c.exit_code is None and c.seen_ns - LATE_NS < told.time_ns][:1]
+            for container in ended:
                 container.exit_code = told.exit_code
                 self._touched[container.incarnation] = container
+            if not ended:
+                self._roster.ended_early(told.container_id, told.time_ns, told.exit_code)
+        elif told.action == "start":
+            self._roster.take_exit(told.container_id, told.time_ns)  # that was of a run before this one
         for container in incarnations:
             container.details = container.details._replace(name=known.name, image=known.image, labels=known.labels)
             said += self._advance(container, now)

@@ -65,9 +65,9 @@ class Kills:
             return []
         return self._tell(seen, labels, now)
 
-    def next_due(self) -> int | None:
-        """Monotonic ns at which `release` has something to say, or None."""
-        return self._early[0][0] if self._early else None
+    def next_due(self) -> list[int]:
+        """Monotonic ns at which `release` has something to say, if ever."""
+        return [due_ns for due_ns, _ in self._early[:1]]
 
     def release(self, labels: LabelFilter, now: Now, *, path: str = "", everything: bool = False) -> list[Message]:
         """Say what was held: of a cgroup that is there now, what was held long enough, or everything."""

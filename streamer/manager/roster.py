@@ -9,7 +9,8 @@ from typing import Final
 from streamer.manager.container import UNKNOWN, Container, Details
 
 REMEMBER_ENDED: Final = 1000
-REMEMBER_DETAILS: Final = 10_000
+REMEMBER_DETAILS: Final = 2_000  # also of containers that were removed: their cgroups may be told of later than that
+LATE_NS: Final = 10_000_000_000  # a cgroup is told of no later than this after it was made
 
 
 class Roster:
@@ -20,6 +21,7 @@ class Roster:
         self.unsettled: Final[dict[str, Container]] = {}  # by incarnation: a deadline is running
         self._by_id: Final[dict[str, list[Container]]] = {}
         self._ended: Final[OrderedDict[str, Container]] = OrderedDict()  # by path, from the end of its cgroup on, the newest last
+        self._exits: Final[OrderedDict[str, tuple[int, int | None]]] = OrderedDict()  # by container id: not taken by any run
         self._details: Final[OrderedDict[str, Details]] = OrderedDict()  # by container id, the newest last
 
     def open(self, container_id: str) -> list[Container]:
@@ -88,6 +90,14 @@ class Roster:
                 del self._details[oldest]
         return details
 
-    def forget(self, container_id: str) -> None:
-        """The runtime has removed it."""
-        self._details.pop(container_id, None)
+    def ended_early(self, container_id: str, time_ns: int, exit_code: int | None) -> None:
+        """A runtime told of the end of a run that is not known, or not yet: on a busy host its word is quicker than the watch."""
+        self._exits[container_id] = time_ns, exit_code
+        self._exits.move_to_end(container_id)
+        if len(self._exits) > REMEMBER_ENDED:
+            self._exits.popitem(last=False)
+
+    def take_exit(self, container_id: str, seen_ns: int) -> int | None:
+        """The exit code of a run that appears only now, and has ended before that; None: it runs, or nobody knows."""
+        time_ns, exit_code = self._exits.pop(container_id, (0, None))
+        return exit_code if time_ns > seen_ns - LATE_NS else None

@@ -325,6 +325,23 @@ def test_a_log_that_tells_late_of_a_kill_the_counter_told_is_not_telling_of_anot
     assert [record.type for record in teller.later(2 * OOM_GRACE_NS) if record.type == "container.oom"] == []
 
 
+def test_a_job_that_docker_has_told_the_whole_life_of_before_its_cgroup_is_told() -> None:
+    """On a busy host Docker's events overtake the watch: name and exit code are there all the same, and nothing is waited for."""
+    teller = Teller()
+    teller.hear(event("create"), event("start", at=10), event("die", at=20, exit_code=7), event("destroy", at=25))
+    created, deleted = teller.hear(appeared(at=30), o.Emptied(PATH, 7, sample(at=40)), vanished(at=50))
+    assert (created.event, created.name, deleted.event, deleted.name, deleted.exit_code) == ("created", "web", "deleted", "web", 7)
+
+
+def test_the_exit_code_of_a_run_nobody_saw_is_not_the_next_ones() -> None:
+    """A restart: the end before it is told, its cgroup never was."""
+    teller = Teller()
+    teller.hear(event("create"), event("die", at=20, exit_code=7), event("start", at=30))
+    teller.hear(appeared(at=35), vanished(at=50))
+    (deleted,) = teller.hear(event("die", at=51, exit_code=0))
+    assert deleted.exit_code == 0
+
+
 def test_the_last_words_include_what_still_waited() -> None:
     """At the end of a run, held created and deleted are said before stopped, which has the high-water marks."""
     teller = Teller()

@@ -156,7 +156,7 @@ def test_a_container_that_waited_for_its_name_is_told_as_a_pair() -> None:
 def test_an_old_die_is_not_taken_for_this_runs() -> None:
     """Docker's events are told again after a restart; one from before this incarnation began ended another."""
     before = Teller()
-    before.hear(event("create"), appeared(at=5 * S))
+    before.hear(event("create"), appeared(at=15 * S))
     after, _ = next_run(left_by(before))
     after.hear(appeared(found="startup"))
     after.hear(event("die", at=2 * S, exit_code=9))
