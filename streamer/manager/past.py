@@ -34,7 +34,9 @@ def unsaid(past: Past, boot_id: str, boot_time_ns: int, now_ns: int) -> list[o.L
         )
     if rebooted(past, boot_id):
         reason = "the host was started anew: the kernel log of before, and the kills in it that were not told yet, are gone"
-        lost.append(o.Lost("source.kmsg", now_ns, reason, first=rfc3339(past.alive_ns), last=rfc3339(boot_time_ns or now_ns)))
+        booted_ns = boot_time_ns or now_ns
+        first = rfc3339(past.alive_ns) if past.alive_ns <= booted_ns else ""  # else the clock was set back meanwhile
+        lost.append(o.Lost("source.kmsg", now_ns, reason, first=first, last=rfc3339(booted_ns)))
     return lost
 
 

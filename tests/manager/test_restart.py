@@ -246,6 +246,12 @@ def test_kills_of_another_boot_swallow_none_of_this_one() -> None:
     assert [record.type for record in after.hear(kill(5, cgroup="/job"))] == ["container.oom"]
 
 
+def test_a_boot_before_the_last_sign_of_life_is_a_clock_that_was_set_back() -> None:
+    """The gap of the kernel log does not end before it begins: its beginning is not known."""
+    _, first = next_run(left_by(Teller(docker=False), alive=T0 + 50 * S), REBOOTED, docker=False, boot_time_ns=T0 + 30 * S)
+    assert gaps(first) == [("source.kmsg", UNSET, rfc3339(T0 + 30 * S), UNSET)]
+
+
 def test_a_clock_that_was_set_back_leaves_no_time_that_ends_before_it_begins() -> None:
     """The earlier run was last known to run in what is now the future."""
     before = Teller(docker=False)
