@@ -70,7 +70,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--repetitions", type=int, default=3, metavar="R", help="measured drains; one before them warms up")
     parser.add_argument("--batch-messages", type=int, default=5000, metavar="N", help="outbox.batch_messages")
-    parser.add_argument("--batch-bytes", type=int, default=16_000_000, metavar="N", help="outbox.batch_bytes")
+    parser.add_argument("--batch-bytes", type=int, default=8_000_000, metavar="N", help="outbox.batch_bytes")
     parser.add_argument("--compression", default="zstd", help="publishing.kafka_compression")
     parser.add_argument("--partitions", type=int, default=6, metavar="P", help="of the Kafka topics")
     parser.add_argument("--no-floor", action="store_true", help="leave the floor out")
