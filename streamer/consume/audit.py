@@ -294,11 +294,16 @@ class Audit:
             return self._kept_from.get(("*", topic.suffix))
         return max(known) if known else None
 
+    def _began_here(self, ledger: Ledger) -> bool:
+        """Whether the run's first word stands in a file: then all of it does, whatever the clock says of its times."""
+        control = self._ledgers.get((ledger.host_id, ledger.epoch, CONTROL.suffix))
+        return self._kind == "file" and control is not None and len(control.runs) > 0 and control.runs.lowest == 1
+
     def _row(self, ledger: Ledger, newest: int) -> Row:
         about = self._epochs[ledger.host_id, ledger.epoch]
         missing = ledger.missing(
             about,
-            kept_from_ms=self._kept(ledger.host_id, ledger.topic),
+            kept_from_ms=None if self._began_here(ledger) else self._kept(ledger.host_id, ledger.topic),
             open_end=ledger.epoch == newest and not about.stopped,
             young_ms=self._young_ms,
             kind=self._kind,

@@ -340,6 +340,17 @@ class TestIdsAndOrder:
         assert len(found(audited(in_a_file(said)), "life")) == 1
         assert audited(in_partitions(said)).ok
 
+    def test_a_run_that_begins_in_a_rotated_file_is_whole_there_also_when_the_clock_went_back(self) -> None:
+        """Its first word stands in the file: what is missing after it is missing, though older times stand before it."""
+        before, after = Speaker(epoch=START_MS + 3_600_000), Speaker(epoch=START_MS + 3_600_001)
+        after._time_ns = START_MS * 1_000_000
+        before.control("started")
+        said = [before.control(), before.lifecycle("a")]
+        told = [after.control("started"), *(after.lifecycle(f"c{number}") for number in range(5)), after.control()]
+        del told[3]
+        report = audited(in_a_file([*said, *told], trimmed="rotated"), kind="file")
+        assert [(finding.topic, finding.runs) for finding in found(report, "missing")] == [("container.lifecycle", ((3, 3),))]
+
     def test_deleted_without_created(self) -> None:
         """Wrong when seen live and nothing is missing before it; a note when something is, or when it was reconciled."""
         assert len(found(audited(in_a_file([Speaker(epoch=START_MS).lifecycle("c", "deleted", found="live")])), "life")) == 1

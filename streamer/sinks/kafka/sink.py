@@ -67,7 +67,7 @@ class KafkaSink:
         self._needed: Final = [name for short, name in self._topics.items() if short in types]
         self._producer: Producer | None = None
         self._batch_bytes = _BATCH_BYTES
-        self._timestamps = True
+        self._timestamps, self._batch_bytes = True, _BATCH_BYTES
         self._hashes: dict[str, int] = {}
         self._through: dict[Lane, set[int]] = {"durable": set(), "stats": set()}  # positions a failed batch got stored
 
@@ -88,7 +88,7 @@ class KafkaSink:
     async def connect(self) -> None:
         """Make a producer and see that every topic is there."""
         await self.close()
-        self._timestamps = True
+        self._timestamps, self._batch_bytes = True, _BATCH_BYTES
         self._producer = producer = Producer(self._options, self._needed, self._compression)
         try:
             await producer.start()
