@@ -226,7 +226,9 @@ async def test_new_partitions_are_used(kafka: KafkaServer, prefix: str) -> None:
     change = ["--alter", "--topic", f"{prefix}.container.stats", "--partitions", "5"]
     kafka.tool("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", kafka.address, *change)
     assert sink._producer is not None
-    await sink._producer.client.force_metadata_update()
+    async with asyncio.timeout(20):  # the brokers tell each other of it in their own time
+        while sink._producer.partitions(f"{prefix}.container.stats") < 5:
+            await sink._producer.client.force_metadata_update()
     await sink.send(batch)
     await sink.close()
     found = await records(kafka, f"{prefix}.container.stats")

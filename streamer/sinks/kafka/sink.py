@@ -66,7 +66,6 @@ class KafkaSink:
         self._topics: Final = {topic.short: f"{prefix}.{topic.suffix}" for topic in TOPICS}
         self._needed: Final = [name for short, name in self._topics.items() if short in types]
         self._producer: Producer | None = None
-        self._batch_bytes = _BATCH_BYTES
         self._timestamps, self._batch_bytes = True, _BATCH_BYTES
         self._hashes: dict[str, int] = {}
         self._through: dict[Lane, set[int]] = {"durable": set(), "stats": set()}  # positions a failed batch got stored
