@@ -108,6 +108,7 @@ class Store:
         self._bytes: dict[Lane, int] = {"durable": 0, "stats": 0}
         self._age_checked_ms = 0
         self._open_block: _Block | None = None  # the last one written
+        self._behind = False  # a checkpoint could not be written, and no whole one was since
         self._known = False  # what was in the file when this run began is known
         self._open_anew = False  # before the next commit: the last one failed, or the file could not be opened as usual
         self._last = (0, 0)  # the highest position and order time written
@@ -156,6 +157,8 @@ class Store:
 
     def commit(self, works: Sequence[Work], now_ms: int) -> Committed:
         """Write all of it in one transaction, or nothing."""
+        behind = self._behind and not any(work.checkpoint is not None and work.checkpoint.whole for work in works)
+        self._behind = True  # unless it goes well
         if self._open_anew:
             self._open_again()
         self._open_anew = True  # unless it goes well
@@ -166,7 +169,7 @@ class Store:
             db.execute("BEGIN IMMEDIATE")
             try:
                 for work in works:
-                    self._write(work)
+                    self._write(work, behind)
                 cursors = next((work.cursors for work in reversed(works) if work.cursors is not None), None)
                 if cursors is not None:
                     self._move(cursors)
@@ -182,10 +185,10 @@ class Store:
                 with contextlib.suppress(sqlite3.Error):
                     db.execute("ROLLBACK")
                 raise
-        self._open_anew = not self.file.writable
+        self._open_anew, self._behind = not self.file.writable, behind
         return Committed(dropped, dict(self._bytes))
 
-    def _write(self, work: Work) -> None:
+    def _write(self, work: Work, behind: bool) -> None:
         db = self.file.live
         if work.durable:
             rows = [(e.position, e.topic.short, e.id or e.key, e.epoch, e.seq, e.order_ms, e.size, pack([e])) for e in work.durable]
@@ -201,7 +204,7 @@ class Store:
             self._last = max(self._last[0], *(e.position for e in newest)), max(self._last[1], *(e.order_ms for e in newest))
             self._say(position=self._last[0], order_ms=self._last[1])
         if work.checkpoint is not None:
-            self._check_in(work.checkpoint)
+            self._check_in(work.checkpoint, behind)
         self._say(clean=int(work.clean))
 
     def _write_block(self, block: Sequence[Entry]) -> None:
@@ -229,7 +232,8 @@ class Store:
         self._bytes["stats"] += len(packed)
         self._open_block = _Block(done.lastrowid or 0, list(block), len(packed))
 
-    def _check_in(self, point: Checkpoint) -> None:
+    def _check_in(self, point: Checkpoint, behind: bool) -> None:
+        """`behind`: a checkpoint before this one was not written. Until a whole one is, how far everything is known stays as it was."""
         db = self.file.live
         if point.whole:
             db.execute("DELETE FROM inventory")
@@ -237,6 +241,8 @@ class Store:
         there = [(kept.incarnation, _kept_text(kept)) for kept in point.kept.values() if kept is not None]
         db.executemany("DELETE FROM inventory WHERE incarnation = ?", gone)
         db.executemany("INSERT OR REPLACE INTO inventory VALUES (?, ?)", there)
+        if behind:
+            return
         self._say(
             epoch=point.epoch,
             boot_id=point.boot_id,

@@ -170,6 +170,26 @@ def test_a_commit_that_fails_changes_nothing(tmp_path: Path) -> None:
     store.close()
 
 
+def test_after_a_checkpoint_that_was_not_written_only_a_whole_one_says_how_far_all_is_known(tmp_path: Path) -> None:
+    """Else a later one would claim the time of which the lost one told."""
+    store = _store(tmp_path)
+    store.commit([Work(checkpoint=_point(alive_ns=10))], NOW_MS)
+    db = sqlite3.connect(tmp_path / FILE)
+    db.execute("CREATE TRIGGER no BEFORE INSERT ON inventory BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    db.commit()
+    with pytest.raises(StoreFailed, match="no room"):
+        store.commit([Work(checkpoint=_point(alive_ns=20, kept={KEPT.incarnation: KEPT}))], NOW_MS)
+    db.execute("DROP TRIGGER no")
+    db.commit()
+    db.close()
+    store.commit([Work(checkpoint=_point(alive_ns=30))], NOW_MS)
+    assert store.leftovers.past().alive_ns == 10
+    store.commit([Work(checkpoint=_point(alive_ns=40, whole=True))], NOW_MS)
+    store.commit([Work(checkpoint=_point(alive_ns=50))], NOW_MS)
+    assert store.leftovers.past().alive_ns == 50
+    store.close()
+
+
 @pytest.mark.parametrize("harm", ["header", "pages", "text", "format"])
 def test_a_damaged_file_is_put_aside_and_said(tmp_path: Path, harm: str) -> None:
     """The next start works, keeps the old file for people to look at, and knows which epoch it was."""
