@@ -90,6 +90,7 @@ class Narrator:
         record = _make(
             m.ContainerStats, *self._head(m.STATS, f"{container.incarnation}/stats/{sample.time_ns}", sample.time_ns, now),
             *container.about, *container.steady(sample), *container.network(sample),
+            list(sample.devices) or UNSET, list(sample.filesystems) or UNSET,
         )  # fmt: skip
         return Message(m.STATS, container.owner.container_id, record, sample.time_ns // MS)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from streamer.model import messages as m
-from streamer.model.machine import Disk, Filesystem, NetworkDevice
+from streamer.model.machine import Cache, Core, Disk, Filesystem, HugePages, MemoryModules, NetworkDevice, NumaNode
 from streamer.model.spec import ContainerSpec
-from streamer.model.stats import NETWORK, STATS, NetworkInterface
+from streamer.model.stats import NETWORK, STATS, DiskCounters, FilesystemUsage, IoDevice, NetworkInterface
 
 _ID: Final = "4f6b1d0c9a2e7f35b8c41d6e0a93f27c5b18e4d2760fa9c3e1b54d8f2a6c7093"
 _HOST_ID: Final = "8c1f0a52d6e94b7f9f3e2a6b5d407c18"
@@ -218,10 +218,40 @@ _OOM: Final[dict[str, m.Record]] = {
     ),
 }
 
+_FILESYSTEM: Final = FilesystemUsage(
+    device="/dev/nvme0n1p2",
+    fstype="ext4",
+    mountpoint="/",
+    capacity_bytes=502_392_610_816,
+    usage_bytes=1_409_024,
+    layer_bytes=1_388_544,
+    inodes_used=83,
+    available_bytes=318_004_215_808,
+    inodes=31_227_904,
+    inodes_free=30_100_417,
+    disk=DiskCounters(
+        reads_completed=183_402,
+        reads_merged=20_114,
+        sectors_read=9_400_482,
+        read_time_ms=71_002,
+        writes_completed=902_114,
+        writes_merged=711_320,
+        sectors_written=40_112_640,
+        write_time_ms=640_225,
+        io_in_progress=1,
+        io_time_ms=301_400,
+        weighted_io_time_ms=711_227,
+    ),
+)
+
 _SAMPLE: Final[dict[str, Any]] = {
     **{stat.name: _MEASURED.get(stat.name, _BY_UNIT.get(stat.unit, 12)) for stat in STATS},
     **{f"network_{suffix}": getattr(_INTERFACE, suffix) for suffix, _ in NETWORK},
     "network_interfaces": [_INTERFACE],
+    "io_devices": [
+        IoDevice(major=259, minor=0, read_bytes=51_380_224, write_bytes=9_568_256, read_operations=1_204, write_operations=611)
+    ],
+    "filesystems": [_FILESYSTEM],
 }
 
 _STATS: Final[dict[str, m.Record]] = {
@@ -269,6 +299,29 @@ _HOST: Final[dict[str, m.Record]] = {
         ],
         disks=[Disk(name="nvme0n1", major=259, minor=0, size_bytes=512_110_190_592, scheduler="none")],
         network_devices=[NetworkDevice(name="enp1s0", mac_address="02:42:5e:10:7a:91", mtu=1500, speed_mbit=10_000)],
+        huge_pages=[HugePages(page_size_bytes=2_097_152, num_pages=0)],
+        memory_modules=[MemoryModules(kind="Registered-DDR5", capacity_bytes=68_719_476_736, count=2)],
+        topology=[
+            NumaNode(
+                node_id=0,
+                memory_bytes=67_344_449_536,
+                huge_pages=[HugePages(page_size_bytes=2_097_152, num_pages=0)],
+                cores=[
+                    Core(
+                        core_id=0,
+                        socket_id=0,
+                        threads=[0, 8],
+                        caches=[Cache(id=0, level=1, kind="Data", size_bytes=32_768)],
+                        shared_caches=[Cache(id=0, level=2, kind="Unified", size_bytes=1_048_576)],
+                    )
+                ],
+                caches=[Cache(id=0, level=3, kind="Unified", size_bytes=33_554_432)],
+                distances=[10],
+            )
+        ],
+        cloud_provider="AWS",
+        instance_type="m7a.4xlarge",
+        instance_id="i-0c1f0a6be0a5d9f3e",
     ),
 }
 

@@ -34,6 +34,51 @@ class NetworkDevice(Struct, frozen=True, kw_only=True, omit_defaults=True):
     speed_mbit: int | UnsetType = UNSET
 
 
+class HugePages(Struct, frozen=True, kw_only=True):
+    """Pages of one size set aside (`/sys/kernel/mm/hugepages`)."""
+
+    page_size_bytes: int
+    num_pages: int
+
+
+class MemoryModules(Struct, frozen=True, kw_only=True):
+    """Memory modules of one kind (`/sys/devices/system/edac`)."""
+
+    kind: str
+    capacity_bytes: int
+    count: int
+
+
+class Cache(Struct, frozen=True, kw_only=True):
+    """A CPU cache (`/sys/devices/system/cpu/cpu*/cache/index*`). `kind`: Data, Instruction or Unified."""
+
+    id: int
+    level: int
+    kind: str
+    size_bytes: int
+
+
+class Core(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A physical core: the logical CPUs on it, the caches that are its own, those that it shares with others of its node only in part."""
+
+    core_id: int
+    socket_id: int
+    threads: list[int]
+    caches: list[Cache] = []
+    shared_caches: list[Cache] = []
+
+
+class NumaNode(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A NUMA node (`/sys/devices/system/node`). `caches`: those that all of its cores share; `distances`: to each node, in order."""
+
+    node_id: int
+    memory_bytes: int
+    huge_pages: list[HugePages] = []
+    cores: list[Core] = []
+    caches: list[Cache] = []
+    distances: list[int] = []
+
+
 class HostFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Machine and version facts, as far as this host tells them."""
 
@@ -59,3 +104,9 @@ class HostFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     filesystems: list[Filesystem] = []
     disks: list[Disk] = []
     network_devices: list[NetworkDevice] = []
+    huge_pages: list[HugePages] = []
+    memory_modules: list[MemoryModules] = []
+    topology: list[NumaNode] = []
+    cloud_provider: str | UnsetType = UNSET
+    instance_type: str | UnsetType = UNSET
+    instance_id: str | UnsetType = UNSET

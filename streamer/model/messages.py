@@ -12,9 +12,9 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from streamer.model import stats
-from streamer.model.machine import Disk, Filesystem, NetworkDevice
+from streamer.model.machine import Disk, Filesystem, HugePages, MemoryModules, NetworkDevice, NumaNode
 from streamer.model.spec import ContainerSpec
-from streamer.model.stats import NetworkInterface
+from streamer.model.stats import FilesystemUsage, IoDevice, NetworkInterface
 
 Lane = Literal["durable", "stats"]
 
@@ -164,6 +164,12 @@ class HostInfo(Record, kw_only=True):
     filesystems: Annotated[list[Filesystem], _about("Mounted block-device file systems.")] = []
     disks: Annotated[list[Disk], _about("Block devices.")] = []
     network_devices: Annotated[list[NetworkDevice], _about("Network devices.")] = []
+    huge_pages: Annotated[list[HugePages], _about("Huge pages set aside, by size.")] = []
+    memory_modules: Annotated[list[MemoryModules], _about("Memory modules (DIMM), by kind, where the kernel's EDAC tells.")] = []
+    topology: Annotated[list[NumaNode], _about("NUMA nodes with their cores and caches.")] = []
+    cloud_provider: Annotated[str, _about("Cloud the host runs in, as its firmware says: AWS, Azure, GCE, …")] | UnsetType = UNSET
+    instance_type: Annotated[str, _about("Kind of cloud instance, as the firmware says.")] | UnsetType = UNSET
+    instance_id: Annotated[str, _about("Id of the cloud instance, as the firmware says.")] | UnsetType = UNSET
 
 
 class Control(Record, kw_only=True):
@@ -207,6 +213,14 @@ def _stats_record() -> type[Struct]:
         (
             "network_interfaces",
             Annotated[list[NetworkInterface], _about("The same per interface.")] | UnsetType,
+            UNSET,
+        )
+    )
+    fields.append(("io_devices", Annotated[list[IoDevice], _about("Block I/O by device.")] | UnsetType, UNSET))
+    fields.append(
+        (
+            "filesystems",
+            Annotated[list[FilesystemUsage], _about("File systems, in the sample after they were measured.")] | UnsetType,
             UNSET,
         )
     )

@@ -147,6 +147,10 @@ STATS: Final[tuple[Stat, ...]] = (
     Stat("memory_max_events", "events", "counter", "memory.events:max", "", "Times usage was about to go over memory.max."),
     Stat("memory_oom_events", "events", "counter", "memory.events:oom", "", "Times an allocation was about to fail at the limit."),
     Stat("memory_oom_kills", "processes", "counter", "memory.events:oom_kill", "memory.oom_control:oom_kill", "Processes that the OOM killer ended."),
+    Stat("memory_pgscan_pages", "pages", "counter", "memory.stat:pgscan", "", "Pages looked at for reclaim."),
+    Stat("memory_pgsteal_pages", "pages", "counter", "memory.stat:pgsteal", "", "Pages reclaimed."),
+    Stat("memory_workingset_refault_file_pages", "pages", "counter", "memory.stat:workingset_refault_file", "", "Evicted file pages that were needed again."),
+    Stat("memory_workingset_refault_anon_pages", "pages", "counter", "memory.stat:workingset_refault_anon", "", "Evicted anonymous pages that were needed again."),
     # block I/O
     Stat("io_read_bytes", "bytes", "counter", "io.stat:rbytes", "blkio.throttle.io_service_bytes_recursive:Read", "Bytes read from block devices."),
     Stat("io_write_bytes", "bytes", "counter", "io.stat:wbytes", "blkio.throttle.io_service_bytes_recursive:Write", "Bytes written to block devices."),
@@ -196,17 +200,78 @@ class NetworkInterface(msgspec.Struct, frozen=True, array_like=False):
     tx_drops: _InterfaceCounter
 
 
+def _counted(text: str) -> msgspec.Meta:
+    return msgspec.Meta(description=text, extra_json_schema={"x-kind": "counter"})
+
+
+class IoDevice(msgspec.Struct, frozen=True, gc=False):
+    """What a container did on one block device; the device's name stands in `HostInfo.disks`."""
+
+    major: int
+    minor: int
+    read_bytes: Annotated[int, _counted("Bytes read.")]
+    write_bytes: Annotated[int, _counted("Bytes written.")]
+    read_operations: Annotated[int, _counted("Read operations.")]
+    write_operations: Annotated[int, _counted("Write operations.")]
+
+
+class DiskCounters(msgspec.Struct, frozen=True, kw_only=True):
+    """What a block device has done since it was attached: a line of /proc/diskstats (Documentation/admin-guide/iostats.rst)."""
+
+    reads_completed: Annotated[int, _counted("Reads.")]
+    reads_merged: Annotated[int, _counted("Reads merged with others.")]
+    sectors_read: Annotated[int, _counted("Sectors of 512 bytes read.")]
+    read_time_ms: Annotated[int, _counted("Time spent reading.")]
+    writes_completed: Annotated[int, _counted("Writes.")]
+    writes_merged: Annotated[int, _counted("Writes merged with others.")]
+    sectors_written: Annotated[int, _counted("Sectors of 512 bytes written.")]
+    write_time_ms: Annotated[int, _counted("Time spent writing.")]
+    io_in_progress: Annotated[int, msgspec.Meta(description="Requests under way.")]
+    io_time_ms: Annotated[int, _counted("Time in which requests were under way.")]
+    weighted_io_time_ms: Annotated[int, _counted("The same, times the requests under way.")]
+
+
+class FilesystemUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How full a file system is, or how much of one a container takes.
+
+    Of the machine (the root cgroup): each file system on a block device. Of a Docker container: the one that holds its
+    writable layer; there it is walked through for, so it stands in one sample a minute.
+    """
+
+    device: str
+    capacity_bytes: int
+    usage_bytes: Annotated[
+        int, msgspec.Meta(description="In use; of a container: its writable layer and its files of the engine (logs).")
+    ]
+    fstype: str | msgspec.UnsetType = msgspec.UNSET
+    layer_bytes: Annotated[int, msgspec.Meta(description="Of a container: its writable layer alone.")] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
+    inodes_used: Annotated[int, msgspec.Meta(description="Of a container: files and directories in it.")] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
+    mountpoint: str | msgspec.UnsetType = msgspec.UNSET
+    available_bytes: Annotated[int, msgspec.Meta(description="Left for ordinary users.")] | msgspec.UnsetType = msgspec.UNSET
+    inodes: Annotated[int, msgspec.Meta(description="That it can hold.")] | msgspec.UnsetType = msgspec.UNSET
+    inodes_free: int | msgspec.UnsetType = msgspec.UNSET
+    disk: DiskCounters | msgspec.UnsetType = msgspec.UNSET
+
+
 class Sample(msgspec.Struct, frozen=True, gc=False):
     """One look at one cgroup, as the kernel answered.
 
-    time_ns    wall clock, ns since 1970, when the reading began
-    values     one entry per row of `STATS`, in its order; `ABSENT` where the kernel gave none
-    interfaces network counters of the container's namespace, empty where not known or shared with the host
+    time_ns     wall clock, ns since 1970, when the reading began
+    values      one entry per row of `STATS`, in its order; `ABSENT` where the kernel gave none
+    interfaces  network counters of the container's namespace, empty where not known or shared with the host
+    devices     block devices it did I/O on
+    filesystems measured since the sample before, empty otherwise
     """
 
     time_ns: int
     values: tuple[Any, ...]
     interfaces: tuple[NetworkInterface, ...] = ()
+    devices: tuple[IoDevice, ...] = ()
+    filesystems: tuple[FilesystemUsage, ...] = ()
 
     def get(self, column: str) -> Any:
         """The value of a column, or `ABSENT`."""
