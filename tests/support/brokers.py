@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import re
 import shutil
 import signal
 import socket
@@ -226,6 +227,11 @@ class KafkaServer(Server):
         """Change settings of a topic: `name=value`."""
         where = ["--entity-type", "topics", "--entity-name", topic, "--add-config", ",".join(settings)]
         self.tool("kafka.admin.ConfigCommand", "--bootstrap-server", self.address, "--alter", *where)
+
+    def in_sync(self, topic: str) -> list[str]:
+        """The brokers that have all of each partition, as the leaders know it."""
+        told = self.tool("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", self.address, "--describe", "--topic", topic)
+        return re.findall(r"Isr: (\S+)", told)
 
     def consume(self, topic: str, count: int, *shown: str) -> list[str]:
         """The first `count` records of a topic as Kafka's console consumer prints them; `shown`: `key`, `headers`, …"""
