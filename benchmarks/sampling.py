@@ -84,26 +84,27 @@ class Turn(NamedTuple):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m benchmarks sampling`."""
-    parser.add_argument("--containers", type=_positive, default=500, metavar="N", help="cgroups to make and sample")
+    parser.add_argument("--containers", type=positive, default=500, metavar="N", help="cgroups to make and sample")
     parser.add_argument(
         "--seconds",
-        type=_positive,
+        type=positive,
         default=30,
         metavar="S",
         help="length of a measured window of the agent; the C loop runs for a third of it before and after",
     )
-    parser.add_argument("--warm-up", type=_positive, default=5, metavar="S", help="time from the first samples to the window")
-    parser.add_argument("--repetitions", type=_positive, default=3, metavar="R", help="runs of every configuration, alternating")
+    parser.add_argument("--warm-up", type=positive, default=5, metavar="S", help="time from the first samples to the window")
+    parser.add_argument("--repetitions", type=positive, default=3, metavar="R", help="runs of every configuration, alternating")
     parser.add_argument(
         "--workload", choices=("idle", "busy"), default="idle", help="processes that sleep, or that do a little twice a second"
     )
     parser.add_argument("--sink", choices=("file", "kafka", "both"), default="both", help="where the agent publishes to")
     parser.add_argument("--http", choices=("off", "on", "both"), default="both", help="with the sidecar or without")
-    parser.add_argument("--partitions", type=_positive, default=6, metavar="P", help="of the Kafka topics")
+    parser.add_argument("--partitions", type=positive, default=6, metavar="P", help="of the Kafka topics")
     parser.add_argument("--save", action="store_true", help="write the report and the raw figures to benchmarks/results/")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """An argument: a whole number from 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
@@ -201,13 +202,14 @@ class Bench:
         return Window(after.since(before), *end.delivered(start, stop, folder), rss)
 
     def _agent(self, configuration: Configuration) -> AgentProcess:
-        listen = f"127.0.0.1:{_free_port()}" if configuration.http else "off"
+        listen = f"127.0.0.1:{free_port()}" if configuration.http else "off"
         return AgentProcess(
             ["--sink", self._ends[configuration.sink].url, "--interval", "1s", "--listen", listen], self._directory / "log"
         )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port that was free just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
