@@ -145,7 +145,7 @@ class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     listen: Annotated[ListenAddress, Meta(description="Where to answer HTTP: HOST:PORT, unix:PATH or off.")] = "127.0.0.1:8080"
     insecure: Annotated[bool, Meta(description="Allow an address that other machines can reach, without access control.")] = False
-    samples: Annotated[int, Meta(description="Samples kept in memory for each container.", ge=1, le=3600)] = 60
+    samples: Annotated[int, Meta(description="Samples kept in memory for each container.", ge=1, le=3600)] = 120
 
 
 class SinkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,6 +1,6 @@
 """Our own API, in the vocabulary of the messages, and the health routes: pure functions from memory to bodies.
 
-Bodies are joined from JSON that is there already: samples, events and host facts are the records as published.
+Bodies are joined from JSON: last samples, events and host facts are the records as published.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from streamer.clock import rfc3339
 from streamer.contracts import Status
 from streamer.memory import ID_PREFIX_MIN, Container, Memory
 from streamer.model import messages as m
+from streamer.sidecar import recent
 from streamer.sidecar.prometheus import CONTENT_TYPE, Exposition
 from streamer.sidecar.query import Answer, Refused, encode
 from streamer.telemetry import Telemetry
@@ -119,7 +120,7 @@ def containers(context: Context, query: Query) -> Answer:
     following = b',"next":' + encode(_cursor(page[-1])) if len(rest) > len(page) else b""
     parts = [b'{"total":%d,"containers":[' % len(wanted)]
     for c in page:
-        parts += (c.encoded[:-1], b',"last_sample":', c.samples[-1], b"},") if c.samples else (c.encoded, b",")
+        parts += (c.encoded[:-1], b',"last_sample":', c.latest_json, b"},") if c.latest else (c.encoded, b",")
     parts[-1] = parts[-1].removesuffix(b",")
     return Answer(b"".join((*parts, b"]", following, b"}")))
 
@@ -140,9 +141,8 @@ def container(context: Context, query: Query) -> Answer:
             "give more of the id, or the incarnation",
             candidates=[_candidate(c) for c in found[:_CANDIDATES_SHOWN]],
         )
-    kept = list(found[0].samples)
-    recent = kept[max(0, len(kept) - query["samples"]) :]
-    return Answer(b'%b,"recent_samples":[%b]}' % (found[0].encoded[:-1], b",".join(recent)))
+    samples = recent.encoded(found[0].samples.newest(query["samples"]))
+    return Answer(b'%b,"recent_samples":%b}' % (found[0].encoded[:-1], samples))
 
 
 def _passes(c: Container, query: Query) -> bool:

@@ -171,7 +171,7 @@ def test_lines_are_found_behind_texts_of_several_lines(tmp_path: Path) -> None:
         ({"STREAMER_SAMPLING__INTERVALL": "1s"}, ["STREAMER_SAMPLING__INTERVALL: sampling.intervall", 'did you mean "interval"']),
         ({"STREAMER_SMAPLING__INTERVAL": "1s"}, ["smapling", 'did you mean "sampling"']),
         ({"STREAMER_SAMPLING__INTERVAL": "often"}, ["STREAMER_SAMPLING__INTERVAL", "= often", "is not a duration"]),
-        ({"STREAMER_HTTP__SAMPLES": "many"}, ["a whole number from 1 to 3600", "STREAMER_HTTP__SAMPLES=60, the default"]),
+        ({"STREAMER_HTTP__SAMPLES": "many"}, ["a whole number from 1 to 3600", "STREAMER_HTTP__SAMPLES=120, the default"]),
         ({"STREAMER_REQUIRE_SINKS": "maybe"}, ["must be true or false", "STREAMER_REQUIRE_SINKS=false"]),
         ({"STREAMER_LABELS__ALLOW": "[1"}, ["is not a JSON list"]),
         ({"STREAMER_SINKS": "nats://h"}, ["STREAMER_SINKS", "sinks[0].url = nats://h", "names no kind of sink"]),

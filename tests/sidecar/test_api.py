@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
 
+from streamer.clock import rfc3339
 from streamer.contracts import Status
 from streamer.model import messages as m
 from tests.support.said import Teller
@@ -87,6 +89,12 @@ async def test_one_container_by_any_of_its_names(house: House, id_: str) -> None
     body = await ask(house, f"{OWN}/containers/{id_}?samples=2")
     assert (body["container_id"], body["name"]) == (WEB, "web")
     assert [sample["cpu_usage_ns"] for sample in body["recent_samples"]] == [2, 3]
+    published = json.loads(house.memory.find(WEB)[0].latest_json)
+    whose = {*m.AboutContainer.__struct_fields__, "filesystems"} - {"time", "time_ms"}
+    assert body["recent_samples"][-1] == {
+        **{name: value for name, value in published.items() if name not in whose},
+        "time": rfc3339(published["time_ms"] * 1_000_000 + int(published["time"][-7:-1])),
+    }
 
 
 async def test_how_many_samples(house: House) -> None:

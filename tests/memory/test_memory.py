@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from streamer.memory import Limits, Memory
+from streamer.memory import INDEX, Limits, Memory
 from streamer.model import messages as m
+from streamer.model.stats import FilesystemUsage
+from streamer.model.wire import Entry
 from tests.support.said import Teller
 
 WEB = "4f6b" + "1" * 60
@@ -34,15 +37,21 @@ def facts(memory: Memory, text: str) -> dict[str, Any]:
     return known
 
 
-def test_samples_are_kept_as_the_bytes_that_were_published(memory: Memory, tell: Teller) -> None:
-    """The ring holds the last `samples` encoded records, the oldest first, and their size is accounted exactly."""
+def test_the_last_samples_are_kept(memory: Memory, tell: Teller) -> None:
+    """As many as `samples`, the oldest first, with their times; the newest also as it was published."""
     tell.created(WEB)
+    (web,) = memory.find(WEB)
+    assert (web.latest, web.latest_json, web.samples.newest()) == (None, b"", [])
     for value in range(5):
         tell.sampled(WEB, cpu_usage_ns=value)
-    (web,) = memory.find(WEB)
-    assert [json.loads(sample)["cpu_usage_ns"] for sample in web.samples] == [2, 3, 4]
-    assert web.sample_bytes == sum(map(len, web.samples))
-    assert memory.bytes == web.sample_bytes + memory.events(m.LIFECYCLE).bytes
+    kept = web.samples.newest()
+    assert [sample.values[INDEX["cpu_usage_ns"]] for sample in kept] == [2, 3, 4]
+    assert kept[-1].time_ns - kept[0].time_ns == 2_000_000_000
+    assert web.latest is not None
+    assert kept[-1].interfaces == tuple(web.latest.network_interfaces)  # type: ignore[attr-defined]
+    assert kept[-1].devices == tuple(web.latest.io_devices)  # type: ignore[attr-defined]
+    assert msgspec.json.decode(web.latest_json, type=m.ContainerStats) == web.latest
+    assert memory.bytes == web.size + memory.events(m.LIFECYCLE).bytes
 
 
 @pytest.mark.parametrize("envelope", ["binary", "structured"])
@@ -54,7 +63,7 @@ def test_queries_see_flat_records_under_either_envelope(envelope: Any) -> None:
     tell.sampled(WEB)
     tell.say(m.HOST)
     (web,) = memory.find(WEB)
-    assert json.loads(web.samples[-1])["container_id"] == WEB
+    assert json.loads(web.latest_json)["container_id"] == WEB
     assert json.loads(memory.hosts["host-1"])["type"] == "host.info"
     assert [json.loads(event.value)["event"] for event in memory.events(m.LIFECYCLE)] == ["created"]
 
@@ -108,7 +117,9 @@ def test_deleted_containers_are_bounded_in_number_and_bytes() -> None:
         tell.created(f"{number:064x}")
         tell.deleted(f"{number:064x}")
     assert [c.container_id[-1] for c in memory.containers()] == ["3", "4"]
-    memory = Memory(3, Limits(deleted_bytes=4000))
+    tell.sampled(WEB)
+    one = memory.find(WEB)[0].size
+    memory = Memory(3, Limits(deleted_bytes=one * 3 // 2))
     tell = Teller(memory)
     for number in range(3):
         tell.created(f"{number:064x}")
@@ -192,6 +203,58 @@ def test_events_are_bounded_kind_by_kind() -> None:
     assert 0 < by_bytes.events(m.LIFECYCLE).bytes <= 3000
 
 
+def test_events_go_a_day_after_they_were_told(memory: Memory, tell: Teller) -> None:
+    """Not after they happened: what is found at a start may have begun long ago."""
+    tell.created(WEB, time_ms=tell.now_ms - 7 * 86_400_000)
+    tell.now_ms += 86_399_999
+    tell.say(m.OOM)
+    assert len(memory.events(m.LIFECYCLE)) == 1
+    tell.now_ms += 1
+    tell.say(m.CONTROL)
+    assert len(memory.events(m.LIFECYCLE)) == memory.events(m.LIFECYCLE).bytes == 0
+    assert len(memory.events(m.OOM)) == 1
+
+
+def test_who_watches_is_told_the_news_once_it_is_known(memory: Memory, tell: Teller) -> None:
+    """Each new event once, after the memory knows of it; no samples, states or heartbeats, nothing repeated."""
+    seen: list[tuple[str, bool]] = []
+
+    def watcher(message: m.Message, entry: Entry) -> None:
+        assert message.record is not None
+        seen.append((message.record.id, bool(memory.find(WEB)) and entry.id in memory.events(message.topic)))
+
+    stop = memory.watch(watcher)
+    created = tell.created(WEB)
+    tell.again(m.LIFECYCLE, created)
+    tell.sampled(WEB)
+    tell.say(m.STATE)
+    tell.say(m.CONTROL)
+    tell.say(m.HOST)
+    kill, gap, deleted = tell.say(m.OOM), tell.say(m.CONTROL, "control.gap"), tell.deleted(WEB)
+    stop()
+    stop()
+    tell.say(m.OOM)
+    assert seen == [(record.id, True) for record in (created, kill, gap, deleted)]
+
+
+def test_file_systems_stay_as_last_measured(memory: Memory, tell: Teller) -> None:
+    """They stand in one sample of many."""
+    layer = FilesystemUsage(device="/dev/vda1", capacity_bytes=100, usage_bytes=7)
+    tell.sampled(WEB, filesystems=[layer])
+    tell.sampled(WEB, filesystems=UNSET)
+    assert memory.find(WEB)[0].filesystems == (layer,)
+
+
+def test_host_facts_are_kept_as_record_and_as_json(memory: Memory, tell: Teller) -> None:
+    """The latest of each host."""
+    for cores in (1, 2):
+        tell.say(m.HOST, num_cores=cores)
+    Teller(memory, host_id="host-2").say(m.HOST)
+    assert set(memory.hosts) == set(memory.host_infos) == {"host-1", "host-2"}
+    assert memory.host_infos["host-1"].num_cores == 2
+    assert msgspec.json.decode(memory.hosts["host-1"], type=m.HostInfo) == memory.host_infos["host-1"]
+
+
 def test_the_stream_shows_the_newest_epoch(memory: Memory, tell: Teller) -> None:
     """High-water marks start again with an epoch; what trickles in from an older one does not lower them."""
     tell.say(m.CONTROL, epoch=5, seq=8)
@@ -227,6 +290,26 @@ def test_a_name_used_again_means_the_live_container_else_the_last(memory: Memory
     assert [c.container_id for c in memory.find("web")] == [DB]
 
 
+def test_a_cgroup_path_means_the_live_container_in_it(memory: Memory, tell: Teller) -> None:
+    """Exactly this path; not a container of that id or name, nor the one that was there before."""
+    path = f"/docker/{WEB}"
+    tell.created(WEB, run=1, cgroup_path=path)
+    tell.created(WEB, run=2, cgroup_path=path)
+    tell.deleted(WEB, run=1, cgroup_path=path)
+    (web,) = memory.find(WEB)
+    assert memory.by_path(path) is web
+    assert memory.by_path(WEB) is memory.by_path(f"docker/{WEB}") is memory.by_path("/nowhere") is None
+    tell.created("/", runtime="raw", cgroup_path="/")
+    root = memory.by_path("/")
+    assert root is not None
+    assert memory.find("/") == [root]
+    tell.created(WEB, event="updated", run=2, cgroup_path="/moved")
+    assert memory.by_path(path) is None
+    assert memory.by_path("/moved") is web
+    tell.deleted(WEB, run=2, cgroup_path="/moved")
+    assert memory.by_path("/moved") is None
+
+
 def test_the_same_id_on_two_hosts_is_two_containers(memory: Memory, tell: Teller) -> None:
     """Memory fed by a stream of many hosts keeps them apart."""
     tell.created(WEB)
@@ -256,10 +339,13 @@ def test_any_order_of_messages_keeps_the_books(said: list[tuple[str, int]]) -> N
         else:
             tell.say(m.LIFECYCLE, "container.lifecycle.deleted" if what == "deleted" else "", **about, event=what)
     everyone = memory.containers()
-    assert memory.bytes == sum(sum(map(len, c.samples)) for c in everyone) + sum(
+    assert memory.bytes == sum(c.size for c in everyone) + sum(
         event.size for topic in (m.LIFECYCLE, m.OOM, m.CONTROL) for event in memory.events(topic)
     )
     assert sum(1 for c in everyone if c.deleted_ms) <= 2
     assert len(memory) == sum(1 for c in everyone if not c.deleted_ms)
     assert all(memory.find(c.key[2]) == [c] for c in everyone)
+    for c in everyone:
+        alive = [other for other in everyone if other.facts["cgroup_path"] == c.facts["cgroup_path"] and not other.deleted_ms]
+        assert memory.by_path(c.facts["cgroup_path"]) in (alive or [None])
     assert all(json.loads(c.encoded)["container_id"] == c.container_id for c in everyone)

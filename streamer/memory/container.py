@@ -1,0 +1,108 @@
+"""What is known of one incarnation of a container, merged from its messages."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+import msgspec
+from msgspec import UNSET, structs
+
+from streamer.memory.samples import COLUMNS, Samples, StatsSample
+from streamer.memory.summary import Summary
+from streamer.model import messages as m
+from streamer.model.messages import ABOUT_FIELDS
+from streamer.model.stats import FilesystemUsage
+
+_encoder: Final = msgspec.json.Encoder()
+
+_ABOUT: Final = frozenset(ABOUT_FIELDS)
+_FIELDS: Final = m.ContainerStats.__struct_fields__
+_VALUES: Final = slice(_FIELDS.index(COLUMNS[0]), _FIELDS.index(COLUMNS[-1]) + 1)
+_CPU: Final = _FIELDS.index("cpu_usage_ns")
+_MEMORY: Final = _FIELDS.index("memory_working_set_bytes")
+
+
+class Container:
+    """What is known of one incarnation of a container.
+
+    key           host id, container id, incarnation
+    facts         the field names and values of the messages, and `deleted`, `deleted_at`, `oom_kills`, `last_oom_at`
+    latest        its newest `ContainerStats`, None before the first
+    samples       the values of the recent ones
+    filesystems   as last measured
+    summary       statistics of the last minute, hour and day
+    deleted_ms    when `deleted` was remembered; 0 while it lives
+    """
+
+    __slots__ = ("_encoded", "deleted_ms", "facts", "filesystems", "key", "latest", "oom_told", "samples", "summary")
+
+    def __init__(self, record: m.AboutContainer, samples: int) -> None:
+        self.key = (record.host_id, record.container_id, record.incarnation)
+        self.facts: dict[str, Any] = {"host": record.host, "host_id": record.host_id}
+        self.latest: m.AboutContainer | None = None
+        self.samples = Samples(samples)
+        self.filesystems: tuple[FilesystemUsage, ...] = ()
+        self.summary = Summary()
+        self.oom_told = 0
+        self.deleted_ms = 0
+        self._encoded = b""
+
+    def __repr__(self) -> str:
+        return f"<Container {self.key} samples={len(self.samples)} deleted={bool(self.deleted_ms)}>"
+
+    @property
+    def host_id(self) -> str:
+        return self.key[0]
+
+    @property
+    def container_id(self) -> str:
+        return self.key[1]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its name and aliases."""
+        return tuple(name for name in (self.facts.get("name"), *self.facts.get("aliases", ())) if name)
+
+    @property
+    def handles(self) -> tuple[str, ...]:
+        """What means this container and, names aside, hardly another: id, incarnation and cgroup path."""
+        return (*self.key[1:], self.facts["cgroup_path"]) if "cgroup_path" in self.facts else ()
+
+    @property
+    def size(self) -> int:
+        """Bytes that its samples and statistics take."""
+        return self.samples.size + self.summary.size
+
+    @property
+    def encoded(self) -> bytes:
+        """`facts` as a JSON object; encoded again only after a change."""
+        if not self._encoded:
+            self._encoded = _encoder.encode(self.facts)
+        return self._encoded
+
+    @property
+    def latest_json(self) -> bytes:
+        """`latest` as it was published, as JSON; empty before the first."""
+        return _encoder.encode(self.latest) if self.latest is not None else b""
+
+    def learn(self, **facts: Any) -> None:
+        """Set facts; UNSET leaves what is known."""
+        self.facts.update((name, value) for name, value in facts.items() if value is not UNSET)
+        self._encoded = b""
+
+    def identify(self, record: m.AboutContainer) -> None:
+        """Take over who it is; every record says all of it, so what it leaves out is no longer so."""
+        kept = {name: value for name, value in self.facts.items() if name not in _ABOUT}
+        told = {name: getattr(record, name) for name in ABOUT_FIELDS}
+        self.facts = {"host": record.host, "host_id": record.host_id, **{k: v for k, v in told.items() if v is not UNSET}, **kept}
+        self._encoded = b""
+
+    def sampled(self, record: m.AboutContainer) -> None:
+        """Take in a `ContainerStats` that is newer than the ones before."""
+        self.latest = record
+        time_ns = record.time_ms * 1_000_000 + int(record.time[-7:-1])  # as `clock.rfc3339` writes it: nine digits and Z
+        *_, interfaces, devices, filesystems = row = structs.astuple(record)
+        self.samples.add(StatsSample(time_ns, row[_VALUES], tuple(interfaces or ()), tuple(devices or ())))
+        self.summary.add(time_ns, row[_CPU], row[_MEMORY])
+        if filesystems:
+            self.filesystems = tuple(cast(list[FilesystemUsage], filesystems))
