@@ -1,6 +1,28 @@
-"""cAdvisor's vocabulary, made from memory: its shapes, its manager's operations, its events.
+"""cAdvisor's vocabulary, made from memory: its manager's operations, its shapes, its events.
 
+operations.py              what can be asked; `channel.py`: events as they come
+requests.py, errors.py     how it is asked, and how it fails
+shapes.py, _v2, _machine   the answers' JSON
+specs.py, samples.py       a container and its samples in these shapes; `machine.py`: the machine; `events.py`: events
+tree.py                    cgroup paths and what is below them
 go.py                      times, durations and truth values as Go writes them
-shapes.py, shapes_v2.py    the JSON, v1 and v2
-requests.py, errors.py     what may be asked, and how it fails
 """
+
+from streamer.cadvisor.channel import EventChannel
+from streamer.cadvisor.errors import InvalidRequest, NotFound, RequestFailed
+from streamer.cadvisor.operations import Freshen, Operations, Processes
+from streamer.cadvisor.requests import EVENT_TYPES, EventRequest, InfoRequest, RequestOptions
+
+__all__ = [
+    "EVENT_TYPES",
+    "EventChannel",
+    "EventRequest",
+    "Freshen",
+    "InfoRequest",
+    "InvalidRequest",
+    "NotFound",
+    "Operations",
+    "Processes",
+    "RequestFailed",
+    "RequestOptions",
+]

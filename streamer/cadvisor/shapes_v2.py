@@ -7,17 +7,12 @@ from msgspec import Struct, field
 from streamer.cadvisor.shapes import (
     CpuSpec,
     CpuStats,
-    DiskInfo,
     DiskIo,
     FsStats,
-    HugePagesInfo,
     InterfaceStats,
     LoadStats,
-    MachineFilesystem,
     MemorySpec,
     MemoryStats,
-    NetInfo,
-    NodeInfo,
     ProcessSpec,
     ProcessStats,
     Resctrl,
@@ -25,6 +20,7 @@ from streamer.cadvisor.shapes import (
     TcpStat,
     UdpStat,
 )
+from streamer.cadvisor.shapes_machine import DiskInfo, HugePagesInfo, MachineFilesystem, NetInfo, NodeInfo
 
 
 class ContainerSpecV2(Struct, frozen=True, kw_only=True, omit_defaults=True):
