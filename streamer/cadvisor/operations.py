@@ -48,6 +48,7 @@ class Operations:
         self.memory, self.clock = memory, clock
         self._freshen, self._processes = freshen, processes
         self._tree: tuple[list[Container], int, Tree] | None = None
+        self._disks: tuple[HostInfo | None, dict[tuple[int, int], str]] = (None, {})
         self._channels: dict[int, tuple[EventRequest, EventChannel]] = {}
         self._watch_ids = itertools.count(1)
         self._stop_watching: Callable[[], None] | None = None
@@ -276,6 +277,11 @@ class Operations:
     def _host_of(self, container: Container) -> HostInfo | None:
         return self.memory.host_infos.get(container.host_id)
 
+    def _disk_names(self, host: HostInfo | None) -> dict[tuple[int, int], str]:
+        if self._disks[0] is not host:  # hosts tell of themselves once an hour; answers hold hundreds of containers
+            self._disks = (host, machine.disk_names(host))
+        return self._disks[1]
+
     def _info(self, path: str, wanted: Window, tree: Tree) -> s.ContainerInfo:
         below = [s.ContainerReference(name=child) for child in tree.children(path)]
         container = tree.get(path)
@@ -296,7 +302,7 @@ class Operations:
     def _stats(self, container: Container, wanted: Window) -> tuple[list[StatsSample], list[s.ContainerStats]]:
         taken = container.samples.newest(wanted.most, wanted.start_ns, wanted.end_ns, thin=True)
         about = samples.About(
-            machine.disk_names(self._host_of(container)), specs.threads_max(container), container.facts.get("oom_kills", 0)
+            self._disk_names(self._host_of(container)), specs.threads_max(container), container.facts.get("oom_kills", 0)
         )
         stats = [samples.container_stats(sample, about) for sample in taken]
         latest = container.latest

@@ -70,7 +70,7 @@ async def test_docker_containers_by_name_id_or_beginning(house: House) -> None:
 async def test_what_ended_is_not_there(house: House) -> None:
     """Its folder goes with the last one in it."""
     house.tell.deleted("/lab-two", **raw("/lab-two"))
-    with pytest.raises(NotFound, match='^unknown container "/lab-two"$'):
+    with pytest.raises(NotFound, match=r'^unknown container "/lab-two"$'):
         await house.operations.container_info("/lab-two")
     house.tell.deleted(POD, name="web", runtime="containerd", cgroup_path=f"/kubepods/pod1/{POD}")
     assert paths((await house.operations.container_info("/")).subcontainers) == ["/docker", "/lab"]
