@@ -3,7 +3,8 @@
 operations.py              what can be asked; `channel.py`: events as they come
 requests.py, errors.py     how it is asked, and how it fails
 shapes.py, _v2, _machine   the answers' JSON
-specs.py, samples.py       a container and its samples in these shapes; `machine.py`: the machine; `events.py`: events
+views.py                   a container in these shapes: `specs.py` who it is and its limits, `samples.py` its samples
+machine.py, events.py      the machine; what happened
 tree.py                    cgroup paths and what is below them
 go.py                      times, durations and truth values as Go writes them
 """

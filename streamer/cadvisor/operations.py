@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import TypeVar
 
 from msgspec import structs
 
-from streamer.cadvisor import events, machine, samples, specs
+from streamer.cadvisor import events, machine, specs
 from streamer.cadvisor import shapes as s
 from streamer.cadvisor import shapes_v2 as v2
 from streamer.cadvisor.channel import EventChannel
 from streamer.cadvisor.errors import InvalidRequest, NotFound, unknown_container
-from streamer.cadvisor.go import quoted, rfc3339
+from streamer.cadvisor.go import nano, quoted
 from streamer.cadvisor.requests import EventRequest, InfoRequest, RequestOptions, Window, checked, window
 from streamer.cadvisor.shapes_machine import MachineInfo, VersionInfo
 from streamer.cadvisor.tree import Tree, canonical
+from streamer.cadvisor.views import Views, derived_stats
 from streamer.contracts import Clock
-from streamer.memory import Container, Memory, Span, StatsSample, Usage
+from streamer.memory import Container, Memory
 from streamer.model import messages as m
 from streamer.model.messages import HostInfo, Message
 from streamer.model.wire import Entry
@@ -32,8 +32,6 @@ Freshen = Callable[[Sequence[str], float], Awaitable[None]]
 
 Processes = Callable[[str], Awaitable[list[v2.ProcessInfo]]]
 """The processes of a cgroup."""
-
-_S = TypeVar("_S")
 
 
 class Operations:
@@ -48,7 +46,7 @@ class Operations:
         self.memory, self.clock = memory, clock
         self._freshen, self._processes = freshen, processes
         self._tree: tuple[list[Container], int, Tree] | None = None
-        self._disks: tuple[HostInfo | None, dict[tuple[int, int], str]] = (None, {})
+        self._views = Views(memory)
         self._channels: dict[int, tuple[EventRequest, EventChannel]] = {}
         self._watch_ids = itertools.count(1)
         self._stop_watching: Callable[[], None] | None = None
@@ -72,8 +70,8 @@ class Operations:
 
     async def docker_container(self, name: str, request: InfoRequest = InfoRequest()) -> s.ContainerInfo:  # noqa: B008  frozen
         """A Docker container by name, id or the beginning of either, if that fits one alone."""
-        wanted = window(request)
-        return self._info(self._by_alias(name, "docker"), wanted, self._known())
+        wanted, tree = window(request), self._known()
+        return self._info(_by_alias(name, "docker", tree), wanted, tree)
 
     def each_subcontainer(self, name: str, request: InfoRequest) -> Iterator[s.ContainerInfo]:
         path, wanted, tree = canonical(name), window(request), self._known()
@@ -84,8 +82,11 @@ class Operations:
 
     def each_docker_container(self, request: InfoRequest) -> Iterator[tuple[str, s.ContainerInfo]]:
         wanted, tree = window(request), self._known()
-        for path in self._of_runtime("docker", tree):
+        for path in _of_runtime("docker", tree):
             yield path, self._info(path, wanted, tree)
+
+    def _info(self, path: str, wanted: Window, tree: Tree) -> s.ContainerInfo:
+        return self._views.info(path, tree.get(path), tree.children(path), wanted)
 
     # containers, by options
 
@@ -106,35 +107,41 @@ class Operations:
     async def container_spec(self, name: str, options: RequestOptions = RequestOptions()) -> dict[str, v2.ContainerSpecV2]:  # noqa: B008  frozen
         """Limits by cgroup path."""
         tree = self._known()
-        return {path: self._spec_v2(tree.get(path)) for path in self._requested(name, options)}
+        return {path: self._views.spec_v2(tree.get(path)) for path in self._requested(name, options, tree)}
 
     async def derived_stats(self, name: str, options: RequestOptions = RequestOptions()) -> dict[str, v2.DerivedStats]:  # noqa: B008  frozen
         """Statistics of the last minute, hour and day by cgroup path."""
         await self.freshen(name, options)
-        return {path: self._derived(path) for path in self._requested(name, options)}
+        tree = self._known()
+        told = {}
+        for path in self._requested(name, options, tree):
+            container = tree.get(path)
+            if container is None or container.latest is None:
+                raise NotFound(f"derived stats not enabled for container {quoted(path)}")
+            told[path] = derived_stats(container)
+        return told
 
     def each_requested(self, name: str, options: RequestOptions) -> Iterator[tuple[str, s.ContainerInfo]]:
         tree = self._known()
-        for path in self._requested(name, options):
+        for path in self._requested(name, options, tree):
             yield path, self._info(path, Window(options.count), tree)
 
     def each_requested_v2(self, name: str, options: RequestOptions) -> Iterator[tuple[str, v2.ContainerInfoV2]]:
         tree = self._known()
-        for path in self._requested(name, options):
-            stats = self._converted(tree.get(path), options.count, samples.stats_v2)
-            yield path, v2.ContainerInfoV2(spec=self._spec_v2(tree.get(path)), stats=stats)
+        for path in self._requested(name, options, tree):
+            yield path, self._views.info_v2(tree.get(path), options.count)
 
     def each_deprecated(self, name: str, options: RequestOptions) -> Iterator[tuple[str, list[v2.DeprecatedContainerStats]]]:
         """v2.0's samples by cgroup path."""
         tree = self._known()
-        for path in self._requested(name, options):
-            yield path, self._converted(tree.get(path), options.count, samples.deprecated_stats)
+        for path in self._requested(name, options, tree):
+            yield path, self._views.deprecated_stats(tree.get(path), options.count)
 
     async def freshen(self, name: str, options: RequestOptions) -> None:
         """If the options set a greatest age, have what is older sampled again first."""
         if self._freshen is not None and options.max_age is not None:
             tree = self._known()
-            paths = [path for path in self._requested(name, options) if tree.get(path) is not None]
+            paths = [path for path in self._requested(name, options, tree) if tree.get(path) is not None]
             if paths:
                 await self._freshen(paths, options.max_age)
 
@@ -153,7 +160,7 @@ class Operations:
         """The machine's samples; none where the root cgroup is not watched (`scope = "containers"`)."""
         of_root = structs.replace(options, type="name", recursive=False)
         await self.freshen("/", of_root)
-        return self._converted(self.memory.by_path("/"), checked(of_root).count, samples.machine_stats)
+        return self._views.machine_stats(self.memory.by_path("/"), checked(of_root).count)
 
     async def fs_info(self, label: str = "", uuid: str = "") -> list[v2.FsInfo]:
         """The machine's file systems: all, or those with a label (`root`, `docker-images`)."""
@@ -162,8 +169,9 @@ class Operations:
             raise NotFound("unable to find data in memory cache: file systems are measured with scope = all only")
         if uuid:
             raise NotFound("no such device")  # the kernel does not tell who has which
-        engines = frozenset(fs.device for c in self._live() if specs.runtime_of(c) == "docker" for fs in c.filesystems)
-        timestamp = root.latest.time if root.latest is not None else ""
+        docker = (c for _, c in self._known().containers() if specs.runtime_of(c) == "docker")
+        engines = frozenset(fs.device for container in docker for fs in container.filesystems)
+        timestamp = nano(root.latest.time) if root.latest is not None else ""
         found = machine.fs_infos(timestamp, root.filesystems, engines)
         if label:
             found = [fs for fs in found if label in (fs.labels or ())]
@@ -173,7 +181,7 @@ class Operations:
 
     async def process_list(self, name: str, options: RequestOptions = RequestOptions()) -> list[v2.ProcessInfo]:  # noqa: B008  frozen
         """The processes of one container."""
-        (path,) = self._requested(name, structs.replace(options, recursive=False))
+        (path,) = self._requested(name, structs.replace(options, recursive=False), self._known())
         if self._processes is None:
             raise NotFound("processes are not listed here")
         return await self._processes(path)
@@ -221,52 +229,27 @@ class Operations:
 
     # which
 
-    def _live(self) -> list[Container]:
-        return [c for c in self.memory.containers() if not c.deleted_ms]
-
     def _known(self) -> Tree:
         """Kept until a container comes or goes."""
         everyone, living = self.memory.containers(), len(self.memory)
         if self._tree is None or self._tree[0] is not everyone or self._tree[1] != living:
-            self._tree = (everyone, living, Tree(self._live()))
+            paths: set[str] = {c.facts["cgroup_path"] for c in everyone if not c.deleted_ms}
+            # of two runs of a container, of which the first is about to be told of as ended, the second
+            self._tree = (everyone, living, Tree(c for path in paths if (c := self.memory.by_path(path)) is not None))
         return self._tree[2]
 
-    def _requested(self, name: str, options: RequestOptions) -> list[str]:
+    def _requested(self, name: str, options: RequestOptions, tree: Tree) -> list[str]:
         checked(options)
-        tree = self._known()
         if options.type == "name":
             path = canonical(name)
             if path not in tree:
                 raise NotFound(f"unknown container: {quoted(path)}") if options.recursive else unknown_container(path)
             return list(tree.below(path)) if options.recursive else [path]
         if not options.recursive:
-            return [self._by_alias(name, options.type)]
+            return [_by_alias(name, options.type, tree)]
         if canonical(name) != "/":
             raise InvalidRequest(f"invalid request for {options.type} container {quoted(canonical(name))} with subcontainers")
-        return self._of_runtime(options.type, tree)
-
-    def _of_runtime(self, runtime: str, tree: Tree) -> list[str]:
-        return [path for path in tree.below("/") if (c := tree.get(path)) is not None and specs.runtime_of(c) == runtime]
-
-    def _by_alias(self, name: str, runtime: str) -> str:
-        alias = name.removeprefix("/")
-        begun: list[str] = []
-        for container in self._live():
-            if specs.runtime_of(container) != runtime:
-                continue
-            path: str = container.facts["cgroup_path"]
-            aliases = specs.aliases_of(container)
-            if alias in aliases:
-                return path
-            if any(known.startswith(alias) for known in aliases):
-                begun.append(path)
-        if len(begun) > 1:
-            raise NotFound(f'unable to find container in "{runtime}" namespace. Container {quoted(alias)} is not unique')
-        if not begun:
-            raise NotFound(f'unable to find container {quoted(alias)} in "{runtime}" namespace')
-        return begun[0]
-
-    # what
+        return _of_runtime(options.type, tree)
 
     def _host(self) -> HostInfo:
         known = self.memory.host_infos
@@ -274,75 +257,27 @@ class Operations:
             raise NotFound("several hosts are known here" if known else "machine info is not known yet")
         return next(iter(known.values()))
 
-    def _host_of(self, container: Container) -> HostInfo | None:
-        return self.memory.host_infos.get(container.host_id)
 
-    def _disk_names(self, host: HostInfo | None) -> dict[tuple[int, int], str]:
-        if self._disks[0] is not host:  # hosts tell of themselves once an hour; answers hold hundreds of containers
-            self._disks = (host, machine.disk_names(host))
-        return self._disks[1]
-
-    def _info(self, path: str, wanted: Window, tree: Tree) -> s.ContainerInfo:
-        below = [s.ContainerReference(name=child) for child in tree.children(path)]
-        container = tree.get(path)
-        if container is None:
-            return s.ContainerInfo(name=path, subcontainers=below, spec=s.NO_SPEC)
-        _, stats = self._stats(container, wanted)
-        return s.ContainerInfo(**specs.reference(container), subcontainers=below, spec=self._spec(container), stats=stats)
-
-    def _spec(self, container: Container) -> s.ContainerSpec:
-        host = self._host_of(container)
-        return specs.spec(container, host.memory_capacity_bytes if host is not None else 0)
-
-    def _spec_v2(self, container: Container | None) -> v2.ContainerSpecV2:
-        if container is None:
-            return specs.spec_v2(s.NO_SPEC, [], "")
-        return specs.spec_v2(self._spec(container), specs.aliases_of(container), specs.runtime_of(container))
-
-    def _stats(self, container: Container, wanted: Window) -> tuple[list[StatsSample], list[s.ContainerStats]]:
-        taken = container.samples.newest(wanted.most, wanted.start_ns, wanted.end_ns, thin=True)
-        about = samples.About(
-            self._disk_names(self._host_of(container)), specs.threads_max(container), container.facts.get("oom_kills", 0)
-        )
-        stats = [samples.container_stats(sample, about) for sample in taken]
-        latest = container.latest
-        if container.filesystems and latest is not None and taken and taken[-1].time_ns // 1_000_000 == latest.time_ms:
-            # measured less often than sampled: said of the newest sample alone
-            of_machine = container.facts["cgroup_path"] == "/"
-            measured = [samples.fs_stats(usage, of_machine=of_machine) for usage in container.filesystems]
-            stats[-1] = structs.replace(stats[-1], filesystem=measured)
-        return taken, stats
-
-    def _converted(
-        self, container: Container | None, count: int, convert: Callable[[s.ContainerStats, v2.CpuInst | None, s.ContainerSpec], _S]
-    ) -> list[_S]:
-        if container is None:
-            return []
-        taken, stats = self._stats(container, Window(count))
-        spec = self._spec(container)
-        rates = samples.cpu_rates(stats, [sample.time_ns for sample in taken])
-        return [convert(stat, rate, spec) for stat, rate in zip(stats, rates, strict=True)]
-
-    def _derived(self, path: str) -> v2.DerivedStats:
-        container = self._known().get(path)
-        if container is None or container.latest is None:
-            raise NotFound(f"derived stats not enabled for container {quoted(path)}")
-        derived = container.summary.derived()
-        return v2.DerivedStats(
-            timestamp=rfc3339(derived.time_ns),
-            latest_usage=v2.InstantUsage(derived.latest_cpu_millicores, derived.latest_memory_bytes),
-            minute_usage=_span(derived.minute),
-            hour_usage=_span(derived.hour),
-            day_usage=_span(derived.day),
-        )
+def _of_runtime(runtime: str, tree: Tree) -> list[str]:
+    return [path for path in tree.below("/") if (c := tree.get(path)) is not None and specs.runtime_of(c) == runtime]
 
 
-def _span(span: Span) -> v2.Usage:
-    return v2.Usage(percent_complete=span.percent_complete, cpu=_percentiles(span.cpu), memory=_percentiles(span.memory))
-
-
-def _percentiles(usage: Usage) -> v2.Percentiles:
-    return v2.Percentiles(**structs.asdict(usage))
+def _by_alias(name: str, runtime: str, tree: Tree) -> str:
+    alias = name.removeprefix("/")
+    begun: list[str] = []
+    for path, container in tree.containers():
+        if specs.runtime_of(container) != runtime:
+            continue
+        aliases = specs.aliases_of(container)
+        if alias in aliases:
+            return path
+        if any(known.startswith(alias) for known in aliases):
+            begun.append(path)
+    if len(begun) > 1:
+        raise NotFound(f'unable to find container in "{runtime}" namespace. Container {quoted(alias)} is not unique')
+    if not begun:
+        raise NotFound(f'unable to find container {quoted(alias)} in "{runtime}" namespace')
+    return begun[0]
 
 
 def _by_path(request: EventRequest) -> EventRequest:

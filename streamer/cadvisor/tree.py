@@ -43,6 +43,10 @@ class Tree:
         """The container itself; None for a folder."""
         return self._containers.get(path)
 
+    def containers(self) -> Iterable[tuple[str, Container]]:
+        """By path, in no order."""
+        return self._containers.items()
+
     def children(self, path: str) -> list[str]:
         """Directly below it, in order."""
         return sorted(self._children[path])

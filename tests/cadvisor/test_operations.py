@@ -67,6 +67,14 @@ async def test_docker_containers_by_name_id_or_beginning(house: House) -> None:
     assert set(await house.operations.all_docker_containers()) == {f"/docker/{WEB}", f"/docker/{WEBBER}"}
 
 
+async def test_a_new_run_counts_before_the_end_of_the_old_one_is_told(house: House) -> None:
+    """The end waits for Docker's word; both have one path and one name."""
+    house.tell.created(WEB, run=0, name="web", aliases=["web"], cgroup_path=f"/docker/{WEB}", image="new")
+    assert (await house.operations.docker_container("web")).spec.image == "new"
+    assert (await house.operations.container_info(f"/docker/{WEB}")).spec.image == "new"
+    assert len(await house.operations.all_docker_containers()) == 2
+
+
 async def test_what_ended_is_not_there(house: House) -> None:
     """Its folder goes with the last one in it."""
     house.tell.deleted("/lab-two", **raw("/lab-two"))
