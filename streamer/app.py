@@ -108,19 +108,21 @@ class Agent:
 class Run(Agent):
     """An agent that publishes."""
 
-    def __init__(self, settings: Settings, reload: Callable[[], Settings] | None = None) -> None:
+    def __init__(self, settings: Settings, reload: Callable[[], Settings] | None = None, *, embedded: Memory | None = None) -> None:
+        """`embedded`: the memory of a program that this is part of. Signals, systemd and stdout are that program's then."""
         where = directory(settings.state_dir, os.environ, root=os.geteuid() == 0)
         self.state = open_state(where, settings.outbox, SystemClock().wall_ns() // 1_000_000)
         super().__init__(settings, past=self.state.past, epoch_before=self.state.epoch_before)
         if self.state.past.epoch:
             self._sign()
         self._read_settings = reload
-        self.memory = Memory(settings.http.samples)
+        self.embedded = embedded is not None
+        self.memory = embedded if embedded is not None else Memory(settings.http.samples)
         self.outbox = Outbox(
             self.clock, settings.outbox, settings.publishing.envelope, self.telemetry, self._hear,
             store=self.state.store, trouble=self.state.trouble, sign=self._sign, snapshot=self._snapshot,
         )  # fmt: skip
-        for sink, types in wiring.sinks(settings, self.host.id):
+        for sink, types in wiring.sinks(settings, self.host.id, default=() if self.embedded else wiring.STDOUT):
             self.outbox.add(sink, types)
         self.cgroups = CgroupSource(
             self.hierarchies, scope=settings.scope, clock=self.clock, telemetry=self.telemetry,
@@ -173,8 +175,8 @@ class Run(Agent):
             self.memory.remember(message, entry)
 
     async def run(self, duration_seconds: float | None) -> int:
-        """Until a signal, the end of `duration_seconds`, or a failure. Returns the exit code."""
-        with self._signals(), contextlib.closing(self.sampler):
+        """Until a signal or `stopping`, the end of `duration_seconds`, or a failure. Returns the exit code."""
+        with contextlib.nullcontext() if self.embedded else self._signals(), contextlib.closing(self.sampler):
             if self.sidecar is not None:
                 self.sidecar.open()
             self.outbox.start()
@@ -209,7 +211,8 @@ class Run(Agent):
             await _cancel({asked, ready})
 
     async def _shut_down(self, parts: set[asyncio.Task[None]], reason: str) -> None:
-        systemd.notify("STOPPING=1")
+        if not self.embedded:
+            systemd.notify("STOPPING=1")
         log.info("stopping: %s", reason)
         by_name = {task.get_name(): task for task in parts}
         await _cancel({by_name["manager"]})
@@ -259,7 +262,8 @@ class Run(Agent):
 
     async def _say_ready(self) -> None:
         await self.cgroups.wait_ready()
-        systemd.notify("READY=1")
+        if not self.embedded:
+            systemd.notify("READY=1")
         log.info("watching %d containers on %s (cgroup %s)", len(self.fleet), self.host.name, self.hierarchies.mode)
 
     async def _wait_for_end(self, duration_seconds: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from streamer.config import Settings, SinkSettings, seconds
@@ -34,15 +34,18 @@ def needs_restart(old: Settings, new: Settings) -> list[str]:
     return fixed
 
 
-def sinks(settings: Settings, host_id: str) -> Iterator[tuple[Sink, frozenset[str]]]:
-    """The configured sinks, each with a name of its own, and what each is sent.
+STDOUT: Final = (SinkSettings(url="stdout:"),)
+
+
+def sinks(settings: Settings, host_id: str, default: Sequence[SinkSettings] = STDOUT) -> Iterator[tuple[Sink, frozenset[str]]]:
+    """The configured sinks, or the default ones, each with a name of its own, and what each is sent.
 
     Raises:
         ConfigError: a URL that cannot be used, or the same place twice: their messages could not be told apart there.
     """
     names: Counter[str] = Counter()
     places: set[str] = set()
-    for configured in settings.sinks or [SinkSettings(url="stdout:")]:
+    for configured in settings.sinks or default:
         sink = make(configured, settings.publishing, host_id)
         if (place := sink.describe()) in places:
             raise ConfigError(

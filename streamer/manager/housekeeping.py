@@ -48,6 +48,11 @@ class Schedule:
         self._current.pop(key, None)
         self._interval.pop(key, None)
 
+    def hasten(self, key: str, now_ns: int) -> None:
+        """Look at it now, and go on from there at its pace. Unknown keys are fine: it may have gone."""
+        if key in self._interval:
+            self._enqueue(key, now_ns)
+
     def set_pace(self, pace: Pace, now_ns: int) -> None:
         """Sample everybody at another pace from now on, beginning with a look at once."""
         self.pace = pace

@@ -118,6 +118,12 @@ class Manager:
         self._schedule.set_pace(pace, self._clock.monotonic_ns())
         self._more_to_sample.set()
 
+    def hasten(self, paths: Sequence[str]) -> None:
+        """Sample these cgroups as soon as can be; those that are not there are left out."""
+        for path in paths:
+            self._schedule.hasten(path, self._clock.monotonic_ns())
+        self._more_to_sample.set()
+
     def observe(self, observation: o.Observation) -> None:
         """Hear one observation. Never blocks; called on the event loop."""
         try:

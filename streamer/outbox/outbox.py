@@ -174,13 +174,12 @@ class Outbox:
             delivery.fetch()
 
     async def run(self) -> None:
-        """Deliver until cancelled. Returns only when every sink is gone for good (the reader of stdout went away)."""
+        """Deliver until cancelled. Returns only when every sink, if there is one, is gone for good (the reader of stdout went away)."""
         async with asyncio.TaskGroup() as group:
             declaring = group.create_task(self._declare_losses(), name="losses")
             watching = group.create_task(self._raise_bugs(), name="bugs")
             deliveries = [group.create_task(each.run(), name=each.component) for each in self._deliveries]
-            if deliveries:
-                await asyncio.wait(deliveries)
+            await asyncio.wait(deliveries or [watching])
             declaring.cancel()
             watching.cancel()
         self._declare()

@@ -99,3 +99,15 @@ def test_whoever_is_there_is_due_within_an_interval_and_nobody_else(steps: list[
         seen.update(schedule.due(now, spread)[0])
     assert seen == there
     assert len(schedule) == len(there)
+
+
+def test_who_is_hastened_is_looked_at_now_and_goes_on_at_its_pace() -> None:
+    """Once, in place of the turn that was planned; one that is not there is left out."""
+    schedule = Schedule(STEADY)
+    schedule.add("a", 0)
+    schedule.due(0, 0.9)
+    schedule.hasten("a", 100)
+    schedule.hasten("gone", 100)
+    assert schedule.due(100, 0.0) == (["a"], 0)
+    assert schedule.next_due() == 100 + SECOND
+    assert len(schedule) == 1

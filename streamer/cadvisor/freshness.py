@@ -1,0 +1,50 @@
+"""Samples that are not older than asked for: whoever asks waits for a look, and takes what there is when that takes too long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from streamer.contracts import Clock
+from streamer.memory import Memory
+
+_PATIENCE_SECONDS: Final = 1.0
+_POLL_SECONDS: Final = 0.01
+_MS: Final = 1_000_000
+
+
+class Freshener:
+    """`Operations`' `freshen`, over whoever samples.
+
+    hasten  has these cgroups sampled as soon as can be; returns at once
+    """
+
+    def __init__(
+        self, memory: Memory, clock: Clock, hasten: Callable[[Sequence[str]], None], patience_seconds: float = _PATIENCE_SECONDS
+    ) -> None:
+        self._memory, self._clock, self._hasten = memory, clock, hasten
+        self._patience_seconds = patience_seconds
+
+    async def __call__(self, paths: Sequence[str], max_age_seconds: float) -> None:
+        """Have those sampled whose newest sample is older than this; return when all are, or after the patience."""
+        oldest_ms = (self._clock.wall_ns() - int(max_age_seconds * 1_000_000_000)) // _MS
+        old = self._older(paths, oldest_ms)
+        if not old:
+            return
+        self._hasten(old)
+        try:
+            async with asyncio.timeout(self._patience_seconds):
+                while old := self._older(old, oldest_ms):  # noqa: ASYNC110  memory wakes nobody for samples, of which there are many
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError:
+            return
+
+    def _older(self, paths: Sequence[str], oldest_ms: int) -> list[str]:
+        """Those that live and whose newest sample is from before."""
+        found = []
+        for path in paths:
+            container = self._memory.by_path(path)
+            if container is not None and (container.latest is None or container.latest.time_ms < oldest_ms):
+                found.append(path)
+        return found
