@@ -166,7 +166,7 @@ class Operations:
         """The machine's file systems: all, or those with a label (`root`, `docker-images`)."""
         root = self.memory.by_path("/")
         if root is None or not root.filesystems:
-            raise NotFound("unable to find data in memory cache: file systems are measured with scope = all only")
+            raise NotFound("unable to find data in memory cache: no file system was measured yet; scope = all measures them")
         if uuid:
             raise NotFound("no such device")  # the kernel does not tell who has which
         docker = (c for _, c in self._known().containers() if specs.runtime_of(c) == "docker")

@@ -102,7 +102,7 @@ async def test_what_ended_is_not_there(house: House) -> None:
         (lambda o: o.requested_containers_v2("/", RequestOptions(count=-2)), "invalid 'count' option: only -1 and larger values allowed, not -2"),
         (lambda o: o.container_spec("/nope"), 'unknown container "/nope"'),
         (lambda o: o.derived_stats("/lab"), 'derived stats not enabled for container "/lab"'),
-        (lambda o: o.fs_info(), "unable to find data in memory cache: file systems are measured with scope = all only"),
+        (lambda o: o.fs_info(), "unable to find data in memory cache: no file system was measured yet; scope = all measures them"),
         (lambda o: o.process_list("/lab/one"), "processes are not listed here"),
         (lambda o: o.past_events(EventRequest(max_events=-2)), "invalid 'max_events' option: only -1 and larger values allowed, not -2"),
     ],
