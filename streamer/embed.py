@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from streamer.app import Run
-from streamer.cadvisor import Operations
+from streamer.cadvisor import NotFound, Operations
 from streamer.cadvisor.freshness import Freshener
+from streamer.cadvisor.processes import ProcessLister
+from streamer.cadvisor.shapes_v2 import ProcessInfo
 from streamer.clock import SystemClock
 from streamer.config import Http, Settings
 from streamer.errors import StreamerError
@@ -33,8 +35,7 @@ class ContainerManager(Operations):
         """`settings`: as of the agent, but without sinks nothing is published. None: `EMBEDDED`."""
         self.settings = settings if settings is not None else EMBEDDED
         clock, memory = SystemClock(), Memory(self.settings.http.samples)
-        self._fresh = Freshener(memory, clock, self._hasten)
-        super().__init__(memory, clock, freshen=self._fresh)
+        super().__init__(memory, clock, freshen=Freshener(memory, clock, self._hasten), processes=self._list_processes)
         self._agent: Run | None = None
         self._running: asyncio.Task[int] | None = None
         self._starting = asyncio.Lock()
@@ -92,6 +93,11 @@ class ContainerManager(Operations):
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+    async def _list_processes(self, path: str) -> list[ProcessInfo]:
+        if self._agent is None:
+            raise NotFound("nothing is known before the start")
+        return await ProcessLister(self._agent.hierarchies, self.settings.host_root, self.clock)(path)
 
     def _hasten(self, paths: Sequence[str]) -> None:
         if self._agent is not None:

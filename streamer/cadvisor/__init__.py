@@ -1,6 +1,7 @@
 """cAdvisor's vocabulary, made from memory: its manager's operations, its shapes, its events.
 
 operations.py              what can be asked; `channel.py`: events as they come
+freshness.py, processes.py  samples on demand; processes, read on demand
 requests.py, errors.py     how it is asked, and how it fails
 shapes.py, _v2, _machine   the answers' JSON
 views.py                   a container in these shapes: `specs.py` who it is and its limits, `samples.py` its samples

@@ -22,6 +22,7 @@ from streamer.cadvisor.shapes_machine import MachineInfo, VersionInfo
 from streamer.cadvisor.tree import Tree, canonical
 from streamer.cadvisor.views import Views, derived_stats
 from streamer.contracts import Clock
+from streamer.errors import Gone
 from streamer.memory import Container, Memory
 from streamer.model import messages as m
 from streamer.model.messages import HostInfo, Message
@@ -31,7 +32,7 @@ Freshen = Callable[[Sequence[str], float], Awaitable[None]]
 """Has these cgroups sampled whose newest sample is older than so many seconds, and waits for it, but not for long."""
 
 Processes = Callable[[str], Awaitable[list[v2.ProcessInfo]]]
-"""The processes of a cgroup."""
+"""The processes of a cgroup. Raises `Gone` where there is none."""
 
 
 class Operations:
@@ -184,7 +185,10 @@ class Operations:
         (path,) = self._requested(name, structs.replace(options, recursive=False), self._known())
         if self._processes is None:
             raise NotFound("processes are not listed here")
-        return await self._processes(path)
+        try:
+            return await self._processes(path)
+        except Gone:
+            raise unknown_container(path) from None
 
     # events
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from streamer.cadvisor import EventRequest, RequestOptions
+from streamer.cadvisor import EventRequest, NotFound, RequestOptions
 from streamer.config import Docker, Http, Sampling, Settings
 from streamer.embed import ContainerManager
 from streamer.errors import ConfigError, StreamerError
@@ -66,6 +66,29 @@ async def test_a_greatest_age_takes_a_sample_now(cgroups: CgroupFolder) -> None:
         second = await newest(0.0)
         assert second > first
         assert await newest(None) == second
+
+
+async def test_processes_are_listed_as_ps_lists_them(cgroups: CgroupFolder) -> None:
+    """Those of the cgroup itself; of the root all of the host, each with its cgroup."""
+    path = cgroups.make("listed")
+    sleeper = cgroups.run("listed", "sleep", "60")
+    manager = ContainerManager(SELDOM)
+    with pytest.raises(NotFound):
+        await manager.process_list("/")
+    async with manager:
+        async with asyncio.timeout(10):
+            while [process.cmd for process in await manager.process_list(path)] != ["sleep"]:
+                await asyncio.sleep(0.01)  # the shell that joins becomes it
+        (process,) = await manager.process_list(path)
+        of_ps = subprocess.check_output(["ps", "-o", "user=,ppid=,stat=,vsz=,psr=", "-p", str(sleeper.pid)], text=True).split()
+        assert [process.user, str(process.parent_pid), process.status, str(process.virtual_size // 1024)] == of_ps[:4]
+        assert (process.pid, process.cgroup_path, process.running_time) == (sleeper.pid, "", "00:00:00")
+        assert process.rss > 0 and process.fd_count >= 3
+        everybody = {found.pid: found for found in await manager.process_list("/")}
+        assert everybody[sleeper.pid].cgroup_path == path
+        assert {1, os.getpid()} <= everybody.keys()
+        with pytest.raises(NotFound, match=r"^unknown container "):
+            await manager.process_list(f"{cgroups.path}/gone")
 
 
 async def test_what_stops_a_start_is_raised() -> None:
