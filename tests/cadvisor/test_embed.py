@@ -20,6 +20,8 @@ from streamer.embed import ContainerManager
 from streamer.errors import ConfigError, StreamerError
 from tests.support.cgroups import CgroupFolder
 
+pytestmark = [pytest.mark.live, pytest.mark.v2]
+
 ROOT = Path(__file__).parents[2]
 SELDOM = Settings(
     state_dir="off", http=Http(listen="off"), docker=Docker(enabled=False), sampling=Sampling(interval="5m", max_interval="5m")
@@ -36,10 +38,11 @@ async def test_it_watches_answers_and_ends(cgroups: CgroupFolder, capfd: pytest.
         info = await manager.container_info(path)
         assert info.spec.memory.limit == 64 << 20
         watch = manager.watch_for_events(EventRequest(cgroups.path, True, CREATED_AND_DELETED))
-        late = cgroups.make("late")
-        cgroups.remove("late")
         async with asyncio.timeout(10):
-            heard = [await anext(watch), await anext(watch)]
+            late = cgroups.make("late")
+            created = await anext(watch)
+            cgroups.remove("late")
+            heard = [created, await anext(watch)]
         assert [(event.event_type, event.container_name) for event in heard] == [
             ("containerCreation", late),
             ("containerDeletion", late),
@@ -50,6 +53,24 @@ async def test_it_watches_answers_and_ends(cgroups: CgroupFolder, capfd: pytest.
     with pytest.raises(StreamerError, match="make another one"):
         await manager.start()
     assert capfd.readouterr().out == ""
+
+
+async def test_a_real_kill_is_heard_as_two_events(cgroups: CgroupFolder) -> None:
+    """Of the cgroup of the process and of the one whose limit was hit, here the same."""
+    path = cgroups.make("limited", memory_limit_bytes=20 << 20)
+    async with ContainerManager() as manager:
+        watch = manager.watch_for_events(EventRequest(cgroups.path, True, frozenset({"oom", "oomKill"})))
+        killed = cgroups.run("limited", "tail", "/dev/zero")
+        async with asyncio.timeout(20):
+            of_killed, of_limit = await anext(watch), await anext(watch)
+        assert await asyncio.to_thread(killed.wait) == -signal.SIGKILL
+        past = await manager.past_events(EventRequest(path, event_types=frozenset({"oom"})))
+    assert (of_killed.event_type, of_killed.container_name) == ("oom", path)
+    assert (of_limit.event_type, of_limit.container_name) == ("oomKill", path)
+    oom = of_limit.event_data.oom
+    assert oom is not None
+    assert (oom.pid, oom.process_name, oom.constraint) == (killed.pid, "tail", "CONSTRAINT_MEMCG")
+    assert past == [of_killed]
 
 
 async def test_a_greatest_age_takes_a_sample_now(cgroups: CgroupFolder) -> None:
@@ -77,7 +98,7 @@ async def test_processes_are_listed_as_ps_lists_them(cgroups: CgroupFolder) -> N
         await manager.process_list("/")
     async with manager:
         async with asyncio.timeout(10):
-            while [process.cmd for process in await manager.process_list(path)] != ["sleep"]:
+            while [(process.cmd, process.status[0]) for process in await manager.process_list(path)] != [("sleep", "S")]:
                 await asyncio.sleep(0.01)  # the shell that joins becomes it
         (process,) = await manager.process_list(path)
         of_ps = subprocess.check_output(["ps", "-o", "user=,ppid=,stat=,vsz=,psr=", "-p", str(sleeper.pid)], text=True).split()
