@@ -6,8 +6,9 @@ everything is kept by host id. Every collection here has a bound; `Memory.bytes`
 
 from streamer.memory.container import Container
 from streamer.memory.events import Event, Events
+from streamer.memory.layout import COLUMNS, INDEX, StatsSample
 from streamer.memory.memory import ID_PREFIX_MIN, Limits, Memory, Stream
-from streamer.memory.samples import COLUMNS, INDEX, Samples, StatsSample
+from streamer.memory.samples import Samples
 from streamer.memory.summary import Derived, Span, Summary, Usage
 
 __all__ = [

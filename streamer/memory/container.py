@@ -7,7 +7,8 @@ from typing import Any, Final, cast
 import msgspec
 from msgspec import UNSET, structs
 
-from streamer.memory.samples import COLUMNS, Samples, StatsSample
+from streamer.memory.layout import COLUMNS
+from streamer.memory.samples import Samples
 from streamer.memory.summary import Summary
 from streamer.model import messages as m
 from streamer.model.messages import ABOUT_FIELDS
@@ -102,7 +103,7 @@ class Container:
         self.latest = record
         time_ns = record.time_ms * 1_000_000 + int(record.time[-7:-1])  # as `clock.rfc3339` writes it: nine digits and Z
         *_, interfaces, devices, filesystems = row = structs.astuple(record)
-        self.samples.add(StatsSample(time_ns, row[_VALUES], tuple(interfaces or ()), tuple(devices or ())))
+        self.samples.add(time_ns, row[_VALUES], interfaces or (), devices or ())
         self.summary.add(time_ns, row[_CPU], row[_MEMORY])
         if filesystems:
             self.filesystems = tuple(cast(list[FilesystemUsage], filesystems))

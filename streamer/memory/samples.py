@@ -1,88 +1,190 @@
-"""The recent samples of one container."""
+"""The recent samples of one container, packed: a kilobyte for ten of them, less when little moves.
+
+The newest sample is held as a row of integers (`layout.py`). Every older one is told by the one after it: an entry says
+how much time passed in between and, number by number, by how much the row grew; nothing when it did not. So reading
+goes from the newest back, as far as it is asked to, and to let go of the oldest is to drop its entry.
+
+    block    at most `_BLOCK` entries in a row, compressed (zstd); a byte before it says how many
+             MessagePack: [turn, entry, …], the oldest entry first
+    entry    [step] or [step, growth, …]; step: ns since the sample before, negative when that is left out of thin answers
+    turn     nil, or how the sample before the block's first entry looked, where that entry cannot tell:
+             [layout's fields, row]
+
+Entries that do not fill a block yet wait uncompressed. Blocks go as a whole, so some entries more than needed are held.
+"""
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Iterator
+from operator import sub
+from sys import getsizeof
 from typing import Any, Final
 
 import msgspec
+from cramjam import zstd
+from msgspec import convert
 
-from streamer.model import stats
+from streamer.memory.layout import Layout, LayoutKey, Row, StatsSample, layout_for, layout_of
 from streamer.model.stats import IoDevice, NetworkInterface
 
-COLUMNS: Final[tuple[str, ...]] = (*stats.COLUMNS, *(f"network_{suffix}" for suffix, _ in stats.NETWORK))
-"""Of `StatsSample.values`: the fields of `ContainerStats` that are numbers, in their order."""
-
-INDEX: Final[dict[str, int]] = {name: position for position, name in enumerate(COLUMNS)}
-
-
-class StatsSample(msgspec.Struct, frozen=True, gc=False):
-    """One look at one container, as its `ContainerStats` told.
-
-    time_ns     wall clock, ns since 1970
-    values      one for each of `COLUMNS`, `UNSET` where the kernel gave none
-    interfaces  network counters by interface
-    devices     block I/O by device
-    """
-
-    time_ns: int
-    values: tuple[Any, ...]
-    interfaces: tuple[NetworkInterface, ...] = ()
-    devices: tuple[IoDevice, ...] = ()
-
-
 LONGEST_GAP_NS: Final = 60_000_000_000
+"""Between two samples of a thin answer, while samples are taken more often than that."""
+
+_BLOCK: Final = 16  # there is little more to find in larger ones, and on average half of one waits uncompressed
+_LEVEL: Final = 1  # higher ones take longer for 3 % less
+
+_pack: Final = msgspec.msgpack.Encoder().encode
+_unpack: Final = msgspec.msgpack.Decoder().decode
+_NO_TURN: Final = _pack(None)
+
+_INT_BYTES: Final = 40  # with its place in the row
+_BYTES_BYTES: Final = getsizeof(b"") + 8
 
 
 class Samples:
     """The newest samples, as many as `most`."""
 
-    __slots__ = ("_kept",)
+    __slots__ = (
+        "_blocks",
+        "_entries",
+        "_gap_ns",
+        "_layout",
+        "_most",
+        "_row",
+        "_shown",
+        "_shown_ns",
+        "_time_ns",
+        "_waiting",
+        "_waits",
+    )
 
     def __init__(self, most: int) -> None:
-        self._kept: deque[StatsSample] = deque(maxlen=most)
+        self._most = most
+        # the newest sample
+        self._layout: Layout | None = None
+        self._time_ns = 0
+        self._row: Row = ()
+        # those before it
+        self._entries = 0  # in all
+        self._blocks: list[bytes] = []
+        self._waiting = bytearray(_NO_TURN)
+        self._waits = 0
+        # what a thin answer leaves out
+        self._shown = True  # whether it has the newest by its own right
+        self._shown_ns = 0  # the last one it has
+        self._gap_ns = 0  # from there to the next; 0: however long it is
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return min(self._most, self._entries + 1) if self._layout else 0
 
     @property
     def size(self) -> int:
         """Bytes that they take."""
-        return 3000 * len(self._kept)
+        blocks = sum(map(len, self._blocks)) + _BYTES_BYTES * len(self._blocks)
+        return getsizeof(self) + getsizeof(self._waiting) + _INT_BYTES * (len(self._row) + 4) + blocks
 
-    def add(self, sample: StatsSample) -> None:
-        """Append one that is newer than all others."""
-        self._kept.append(sample)
+    def add(
+        self,
+        time_ns: int,
+        values: tuple[Any, ...],
+        interfaces: tuple[NetworkInterface, ...] = (),
+        devices: tuple[IoDevice, ...] = (),
+    ) -> None:
+        """Append one that is newer than the others; arguments as the fields of `StatsSample`.
+
+        Raises:
+            OverflowError: a number beyond 64 bits.
+        """
+        if self._layout is None:
+            self._layout, self._row = layout_of(values, interfaces, devices)
+            self._time_ns = self._shown_ns = time_ns
+            return
+        before, moved = self._row, True
+        step = time_ns - self._time_ns if self._shown else self._time_ns - time_ns
+        try:
+            row = self._layout.row(values, interfaces, devices) if self._layout.key.even else None
+            if row is not None:
+                moved = row != before
+                entry = _pack((step, *map(sub, row, before)) if moved else (step,))
+        except (TypeError, ValueError, OverflowError):  # a value came or went, or grew by more than 64 bits can say
+            row = None
+        if row is None:
+            turn = _pack((self._layout.key, before))
+            self._seal()
+            self._waiting[:] = turn
+            self._layout, row = layout_of(values, interfaces, devices)
+            entry = _pack((step,))
+        self._row, self._time_ns = row, time_ns
+        self._waiting += entry
+        self._waits += 1
+        self._entries += 1
+        if self._waits == _BLOCK:
+            self._seal()
+        if self._blocks and self._entries - self._blocks[0][0] >= self._most - 1:
+            self._entries -= self._blocks.pop(0)[0]
+        self._pace(time_ns, abs(step), moved=moved)
+
+    def _seal(self) -> None:
+        """Make a block of what waits."""
+        if self._waits:
+            packed = _list_of(self._waits + 1) + self._waiting
+            self._blocks.append(bytes((self._waits,)) + bytes(zstd.compress(packed, level=_LEVEL)))
+            self._waiting[:] = _NO_TURN
+            self._waits = 0
+
+    def _pace(self, time_ns: int, step_ns: int, *, moved: bool) -> None:
+        """Decide whether a thin answer has the newest sample also when it is the newest no more."""
+        since_ns = time_ns - self._shown_ns
+        self._shown = moved or since_ns + step_ns // 2 >= self._gap_ns  # the nearest one: they come with jitter
+        if self._shown:
+            self._shown_ns = time_ns
+            self._gap_ns = 0 if moved else min(LONGEST_GAP_NS, 2 * (self._gap_ns or since_ns))
 
     def newest(self, most: int = -1, start_ns: int = 0, end_ns: int = 0, *, thin: bool = False) -> list[StatsSample]:
         """The newest `most` (-1: all, 0: none) of those from `start_ns` to `end_ns` (0: open), the oldest first.
 
-        thin    while nothing but the time changes, leave out samples, so that the time between two grows from the first
-                pause on to twice the last one, up to `LONGEST_GAP_NS`; the newest of all is always there
+        thin    of samples that do not differ but in time, leave out so many that the time from one to the next doubles,
+                from what it was at first to `LONGEST_GAP_NS`; the newest of all is always there. Which are left out
+                does not change from one answer to the next
         """
-        kept = [
-            s
-            for s in (_thinned(self._kept) if thin else self._kept)
-            if s.time_ns >= start_ns and (not end_ns or s.time_ns <= end_ns)
-        ]
-        return kept[max(0, len(kept) - most) :] if most >= 0 else kept
+        found: list[StatsSample] = []
+        for time_ns, layout, row, shown in self._back() if most else ():
+            if time_ns < start_ns:
+                break
+            if (end_ns and time_ns > end_ns) or (thin and not shown):
+                continue
+            found.append(layout.sample(time_ns, row))
+            if len(found) == most:
+                break
+        found.reverse()
+        return found
+
+    def _back(self) -> Iterator[tuple[int, Layout, Row, bool]]:
+        """From the newest sample to the oldest: time, layout, row, and whether it is in thin answers."""
+        if self._layout is None:
+            return
+        layout, row, time_ns, left = self._layout, self._row, self._time_ns, len(self)
+        yield time_ns, layout, row, True
+        for turn, *entries in self._unpacked():
+            while entries:
+                left -= 1
+                if not left:
+                    return
+                step, *growth = entries.pop()
+                time_ns -= abs(step)
+                if growth:
+                    row = tuple(map(sub, row, growth))
+                elif turn and not entries:
+                    layout, row = layout_for(convert(turn[0], LayoutKey)), tuple(turn[1])
+                yield time_ns, layout, row, step > 0
+
+    def _unpacked(self) -> Iterator[list[Any]]:
+        """What waits, then the blocks, the newest first."""
+        yield _unpack(_list_of(self._waits + 1) + self._waiting)
+        for block in reversed(self._blocks):
+            yield _unpack(bytes(zstd.decompress(memoryview(block)[1:])))
 
 
-def _thinned(samples: deque[StatsSample]) -> list[StatsSample]:
-    thinned: list[StatsSample] = []
-    before, gap = None, 0
-    for sample in samples:
-        if before is None or (sample.values, sample.interfaces, sample.devices) != (
-            before.values,
-            before.interfaces,
-            before.devices,
-        ):
-            thinned.append(sample)
-            gap = 0
-        elif sample.time_ns - thinned[-1].time_ns >= gap:
-            gap = min(LONGEST_GAP_NS, 2 * (gap or sample.time_ns - thinned[-1].time_ns))
-            thinned.append(sample)
-        before = sample
-    if before is not None and thinned[-1] is not before:
-        thinned.append(before)
-    return thinned
+def _list_of(length: int) -> bytes:
+    """The beginning of a list in MessagePack (array 16)."""
+    return b"\xdc" + length.to_bytes(2, "big")
