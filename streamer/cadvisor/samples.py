@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from streamer.cadvisor import shapes as s
 from streamer.cadvisor import shapes_v2 as v2
@@ -87,6 +87,23 @@ class About(NamedTuple):
     disks: Mapping[tuple[int, int], str] = {}
     threads_max: int = 0
     oom_kills: int = 0
+
+
+def all_stats(taken: Sequence[StatsSample], about: About) -> list[s.ContainerStats]:
+    """v1's samples. Those of a container that does nothing differ in their time alone, and share the rest."""
+    stats: list[s.ContainerStats] = []
+    before: StatsSample | None = None
+    for sample in taken:
+        if before is not None and _alike(sample, before):
+            stats.append(structs.replace(stats[-1], timestamp=rfc3339(sample.time_ns)))
+        else:
+            stats.append(container_stats(sample, about))
+        before = sample
+    return stats
+
+
+def _alike(one: StatsSample, other: StatsSample) -> bool:
+    return one.values == other.values and one.interfaces == other.interfaces and one.devices == other.devices
 
 
 def container_stats(sample: StatsSample, about: About) -> s.ContainerStats:

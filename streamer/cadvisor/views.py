@@ -61,7 +61,7 @@ class Views:
         about = samples.About(
             self._disk_names(container.host_id), specs.threads_max(container), container.facts.get("oom_kills", 0)
         )  # fmt: skip
-        stats = [samples.container_stats(sample, about) for sample in taken]
+        stats = samples.all_stats(taken, about)
         latest = container.latest
         if container.filesystems and latest is not None and taken and taken[-1].time_ns // 1_000_000 == latest.time_ms:
             # measured less often than sampled: said of the newest sample alone

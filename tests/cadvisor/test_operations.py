@@ -198,6 +198,20 @@ async def test_a_spec_says_what_its_samples_have(house: House) -> None:
     assert after.cpu.quota == 50_000
 
 
+async def test_when_it_was_made_and_started(house: House) -> None:
+    """By the runtime's word; a raw cgroup since when it was seen; the zero time where nobody knows."""
+    web = (await house.operations.docker_container("web")).spec
+    assert (web.creation_time, web.start_time) == ("2025-11-24T09:15:03.902114873Z", "2025-11-24T09:15:04.241190027Z")
+    house.raw("/seen", created_at=UNSET, started_at=UNSET)
+    unknown = (await house.operations.container_info("/seen")).spec
+    assert unknown.creation_time == unknown.start_time == "0001-01-01T00:00:00Z"
+    house.tell.say(
+        m.STATE, container_id="/seen", incarnation="boot./seen.1", since="2025-11-24T09:00:00.500000000Z", **raw("/seen")
+    )
+    seen = (await house.operations.container_info("/seen")).spec
+    assert (seen.creation_time, seen.start_time) == ("2025-11-24T09:00:00.5Z", "0001-01-01T00:00:00Z")
+
+
 async def test_derived_statistics(house: House) -> None:
     """Millicores and bytes of the working set, as memory's summary has them."""
     for number in range(4):

@@ -178,6 +178,20 @@ def test_several_interfaces() -> None:
     assert [(i.name, i.rx_bytes) for i in network.interfaces] == [("eth1", 1), ("eth2", 2)]
 
 
+async def test_samples_that_differ_in_time_alone_share_the_rest(house: House) -> None:
+    """An answer about hundreds of idle containers is made quickly; what changed is there."""
+    for used in (1, 1, 2):
+        house.sampled("/lab/one", cpu_usage_ns=used)
+    stats = (await house.operations.container_info("/lab/one")).stats
+    assert [stat.cpu.usage.total for stat in stats] == [1, 1, 2]
+    assert stats[0].memory is stats[1].memory and stats[0].cpu is stats[1].cpu
+    assert len({stat.timestamp for stat in stats}) == 3
+    house.sampled("/lab/one", cpu_usage_ns=2, io_devices=[IoDevice(1, 1, 1, 1, 1, 1)])
+    house.sampled("/lab/one", cpu_usage_ns=2, io_devices=[IoDevice(1, 1, 2, 2, 2, 2)])
+    *_, before, after = (await house.operations.container_info("/lab/one")).stats
+    assert [stat.diskio.io_serviced[0].stats.read for stat in (before, after)] == [1, 2]
+
+
 async def test_cpu_rates_are_between_two_samples(house: House) -> None:
     """Nanocores; none for the first, and none where a counter went back."""
     for used in (0, 250_000_000, 750_000_000, 1):

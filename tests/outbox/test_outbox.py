@@ -91,6 +91,20 @@ async def test_each_sink_gets_the_types_it_wants_encoded_once() -> None:
     assert {id(entry) for entry in everything.entries} == {id(entry) for entry in entries}
 
 
+async def test_without_a_sink_it_goes_on_all_the_same() -> None:
+    """A program that only asks has none; what is said is encoded and waits for nobody."""
+    bench = Bench()
+    running = asyncio.create_task(bench.outbox.run())
+    (entry,) = bench.publish(bench.speaker.oom("a"))
+    await asyncio.wait({running}, timeout=0.05)
+    assert not running.done()
+    assert (entry.position, bench.outbox.left()) == (1, {})
+    assert await bench.outbox.drain(1.0) == {}
+    running.cancel()
+    await asyncio.wait({running})
+    assert await bench.outbox.close()
+
+
 async def test_two_sinks_of_one_name_are_a_bug() -> None:
     """Metrics and statuses tell sinks apart by name."""
     with pytest.raises(ValueError, match="two sinks"):
