@@ -39,7 +39,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("streamer_docker_requests_total", "counter", "Calls made to the Docker Engine.", ("call",)),
     Metric("streamer_rescans_total", "counter", "Scans of the cgroup tree."),
     Metric("streamer_descriptors_held", "gauge", "Descriptors held open for sampling."),
-    Metric("streamer_memory_bytes", "gauge", "Bytes of samples and events held for queries."),
+    Metric("streamer_memory_bytes", "gauge", "Bytes of samples, statistics and events held for queries."),
     Metric("streamer_memory_ignored_total", "counter", "Messages that queries do not see: repeated, or too late."),
     Metric(
         "streamer_http_requests_total", "counter", "HTTP requests; status aborted: the client took no answer.", ("route", "status")

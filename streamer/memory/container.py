@@ -14,11 +14,13 @@ from streamer.model import messages as m
 from streamer.model.messages import ABOUT_FIELDS
 from streamer.model.stats import FilesystemUsage
 
+_RECORD_BYTES: Final = 1500  # `latest`, less what it shares with the newest sample and the container
 _encoder: Final = msgspec.json.Encoder()
 
 _ABOUT: Final = frozenset(ABOUT_FIELDS)
 _FIELDS: Final = m.ContainerStats.__struct_fields__
 _VALUES: Final = slice(_FIELDS.index(COLUMNS[0]), _FIELDS.index(COLUMNS[-1]) + 1)
+_LISTS: Final = slice(_VALUES.stop, None)  # network_interfaces, io_devices, filesystems
 _CPU: Final = _FIELDS.index("cpu_usage_ns")
 _MEMORY: Final = _FIELDS.index("memory_working_set_bytes")
 
@@ -72,7 +74,7 @@ class Container:
     @property
     def size(self) -> int:
         """Bytes that its samples and statistics take."""
-        return self.samples.size + self.summary.size
+        return self.samples.size + self.summary.size + (_RECORD_BYTES if self.latest is not None else 0)
 
     @property
     def encoded(self) -> bytes:
@@ -102,7 +104,8 @@ class Container:
         """Take in a `ContainerStats` that is newer than the ones before."""
         self.latest = record
         time_ns = record.time_ms * 1_000_000 + int(record.time[-7:-1])  # as `clock.rfc3339` writes it: nine digits and Z
-        *_, interfaces, devices, filesystems = row = structs.astuple(record)
+        row = structs.astuple(record)
+        interfaces, devices, filesystems = row[_LISTS]
         self.samples.add(time_ns, row[_VALUES], interfaces or (), devices or ())
         self.summary.add(time_ns, row[_CPU], row[_MEMORY])
         if filesystems:

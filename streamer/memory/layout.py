@@ -55,7 +55,10 @@ class _Hundredths(dict[float, int]):
         return number
 
 
-_HUNDREDTHS: Final = _Hundredths()
+_hundredths_of: Final = _Hundredths().__getitem__
+
+
+_astuple: Final = structs.astuple
 
 
 class LayoutKey(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -103,26 +106,30 @@ class Layout:
             return None
         shares = self._shares_of(values)
         if self.key.even:
-            shares = tuple(map(_HUNDREDTHS.__getitem__, shares))
+            shares = tuple(map(_hundredths_of, shares))
         return self._whole_of(values) + shares + network + io
 
     def _network(self, values: tuple[Any, ...], interfaces: Sequence[NetworkInterface]) -> Row | None:
         """What the interfaces' counters say beyond the columns; None if these are other interfaces."""
         known = self.key.interfaces
         if self.key.sums[0]:
-            return () if len(interfaces) == 1 and structs.astuple(interfaces[0]) == (*known, *values[_NETWORK]) else None
+            return () if len(interfaces) == 1 and _astuple(interfaces[0]) == known + values[_NETWORK] else None
+        if not interfaces and not known:
+            return ()
         if tuple([interface.name for interface in interfaces]) != known:
             return None
-        return tuple([number for interface in interfaces for number in structs.astuple(interface)[1:]])
+        return tuple([number for interface in interfaces for number in _astuple(interface)[1:]])
 
     def _io(self, values: tuple[Any, ...], devices: Sequence[IoDevice]) -> Row | None:
         """The same of devices."""
         known = self.key.devices
         if self.key.sums[1]:
-            return () if len(devices) == 1 and structs.astuple(devices[0]) == (*known[0], *values[_IO]) else None
+            return () if len(devices) == 1 and _astuple(devices[0]) == known[0] + values[_IO] else None
+        if not devices and not known:
+            return ()
         if tuple([(device.major, device.minor) for device in devices]) != known:
             return None
-        return tuple([number for device in devices for number in structs.astuple(device)[2:]])
+        return tuple([number for device in devices for number in _astuple(device)[2:]])
 
     def sample(self, time_ns: int, row: Row) -> StatsSample:
         """The sample of a row."""
@@ -158,8 +165,8 @@ def layout_of(values: tuple[Any, ...], interfaces: Sequence[NetworkInterface], d
         tuple([interface.name for interface in interfaces]),
         tuple([(device.major, device.minor) for device in devices]),
         (
-            len(interfaces) == 1 and structs.astuple(interfaces[0])[1:] == values[_NETWORK],
-            len(devices) == 1 and structs.astuple(devices[0])[2:] == values[_IO],
+            len(interfaces) == 1 and _astuple(interfaces[0])[1:] == values[_NETWORK],
+            len(devices) == 1 and _astuple(devices[0])[2:] == values[_IO],
         ),
         all(_is_even(values[position]) for position in _SHARES),
     )
@@ -169,7 +176,7 @@ def layout_of(values: tuple[Any, ...], interfaces: Sequence[NetworkInterface], d
 
 def _is_even(share: Any) -> bool:
     try:
-        return share is UNSET or _HUNDREDTHS[share] is not None
+        return share is UNSET or _hundredths_of(share) is not None
     except (ValueError, OverflowError):
         return False
 

@@ -48,6 +48,7 @@ class Limits(NamedTuple):
 
 
 _LIMITS: Final = Limits()
+_EXPIRE_EVERY_MS: Final = 1000
 
 
 class Stream(msgspec.Struct, omit_defaults=True):
@@ -98,6 +99,7 @@ class Memory:
         self._events = {
             topic.short: Events(limits.events, limits.event_bytes, limits.event_ms) for topic in (m.LIFECYCLE, m.OOM, m.CONTROL)
         }
+        self._expire_ms = 0  # when to look for old events again
         self._watchers: list[Callable[[Message, Entry], None]] = []
         self.hosts: dict[str, bytes] = {}
         """The latest `HostInfo` of each host as JSON, by host id."""
@@ -246,8 +248,10 @@ class Memory:
 
     def _expire(self, now_ms: int) -> None:
         """Let go of events told and containers deleted long ago, and of the oldest when there are too many or they hold too much."""
-        for events in self._events.values():
-            events.expire(now_ms)
+        if now_ms >= self._expire_ms:
+            self._expire_ms = now_ms + _EXPIRE_EVERY_MS
+            for events in self._events.values():
+                events.expire(now_ms)
         deleted, limits = self._deleted, self._limits
         while deleted:
             key, oldest = next(iter(deleted.items()))

@@ -122,7 +122,10 @@ class Samples:
             self._seal()
         if self._blocks and self._entries - self._blocks[0][0] >= self._most - 1:
             self._entries -= self._blocks.pop(0)[0]
-        self._pace(time_ns, abs(step), moved=moved)
+        if moved:
+            self._shown, self._shown_ns, self._gap_ns = True, time_ns, 0
+        else:
+            self._pace(time_ns, abs(step))
 
     def _seal(self) -> None:
         """Make a block of what waits."""
@@ -132,13 +135,13 @@ class Samples:
             self._waiting[:] = _NO_TURN
             self._waits = 0
 
-    def _pace(self, time_ns: int, step_ns: int, *, moved: bool) -> None:
-        """Decide whether a thin answer has the newest sample also when it is the newest no more."""
+    def _pace(self, time_ns: int, step_ns: int) -> None:
+        """Decide whether a thin answer has the newest sample, which says nothing new, also when it is the newest no more."""
         since_ns = time_ns - self._shown_ns
-        self._shown = moved or since_ns + step_ns // 2 >= self._gap_ns  # the nearest one: they come with jitter
+        self._shown = since_ns + step_ns // 2 >= self._gap_ns  # the nearest one: they come with jitter
         if self._shown:
             self._shown_ns = time_ns
-            self._gap_ns = 0 if moved else min(LONGEST_GAP_NS, 2 * (self._gap_ns or since_ns))
+            self._gap_ns = min(LONGEST_GAP_NS, 2 * (self._gap_ns or since_ns))
 
     def newest(self, most: int = -1, start_ns: int = 0, end_ns: int = 0, *, thin: bool = False) -> list[StatsSample]:
         """The newest `most` (-1: all, 0: none) of those from `start_ns` to `end_ns` (0: open), the oldest first.

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import isqrt
 from struct import Struct as Layout
 from typing import Any, Final, NamedTuple
@@ -69,23 +69,23 @@ class Derived(msgspec.Struct, frozen=True):
 
 
 class _Part(NamedTuple):
-    """A minute that has ended, or an hour: what its hour or day is made of. *_count: 0 when not measured."""
+    """A minute that has ended, or an hour: what its hour or day is made of. *_known: False where it was not measured."""
 
     end_ns: int
     covered_ms: int
-    cpu_count: int
+    cpu_known: bool
     cpu_mean: int
     cpu_max: int
     cpu_ninety: int
-    memory_count: int
+    memory_known: bool
     memory_mean: int
     memory_max: int
     memory_ninety: int
 
 
-_PART: Final = Layout("<QIIIIIIQQQ")
-_PART_BYTES: Final = sys.getsizeof(_PART.pack(*range(10))) + 8
-_FLAT_BYTES: Final = 1000  # the object, its numbers and the last minute's statistics
+_PART: Final = Layout("<QI?III?QQQ")
+_FLAT_BYTES: Final = 500  # the object and its numbers
+_SPAN_BYTES: Final = 400
 _MOST_MILLICORES: Final = 2**32 - 1
 
 
@@ -146,16 +146,18 @@ class Summary:
         self._memories = array("Q")
         # what has ended
         self._minute: Span | None = None
-        self._minutes: list[bytes] = []
+        self._minutes = bytearray()  # of `_PART`, the oldest first
         self._hour_from_ns = 0
-        self._hours: list[bytes] = []
+        self._hours = bytearray()
         self._spans: tuple[Span, Span] | None = None  # hour and day, once they were asked for
 
     @property
     def size(self) -> int:
         """Bytes that it takes."""
-        ended = len(self._minutes) + len(self._hours)
-        return _FLAT_BYTES + sys.getsizeof(self._rates) + sys.getsizeof(self._memories) + ended * _PART_BYTES
+        spans = (self._minute is not None) + 2 * (self._spans is not None)
+        return (
+            _FLAT_BYTES + spans * _SPAN_BYTES + sum(map(sys.getsizeof, (self._rates, self._memories, self._minutes, self._hours)))
+        )
 
     def add(self, time_ns: int, cpu_usage_ns: Any, working_set_bytes: Any) -> None:
         """Take in a sample that is newer than the ones before; `UNSET` for what it does not have."""
@@ -196,19 +198,19 @@ class Summary:
     def _end_minute(self) -> None:
         now_ns, minute = self._time_ns, self._present()
         self._minute = minute
-        self._minutes.append(_PART.pack(*_part(now_ns, self._covered_ns // 1_000_000, minute)))
+        self._minutes += _PART.pack(*_part(now_ns, self._covered_ns // 1_000_000, minute))
         if now_ns - self._hour_from_ns >= HOUR_NS:
-            self._hours.append(_PART.pack(*self._hour_begun()))
-            self._hours = _ended_after(now_ns - DAY_NS, self._hours)
+            self._hours += _PART.pack(*self._hour_begun())
             self._hour_from_ns = now_ns
-        self._minutes = _ended_after(now_ns - HOUR_NS, self._minutes)
+        _drop(self._minutes, now_ns - HOUR_NS)
+        _drop(self._hours, now_ns - DAY_NS)
         self._minute_from_ns = now_ns
         self._covered_ns = self._used_ns = self._passed_ns = 0
         self._rates, self._memories = array("I"), array("Q")
         self._spans = None
 
     def _hour_begun(self) -> _Part:
-        parts = _parts(_ended_after(self._hour_from_ns, self._minutes))
+        parts = [part for part in _parts(self._minutes) if part.end_ns > self._hour_from_ns]
         return _part(self._time_ns, sum(part.covered_ms for part in parts), _over(parts, HOUR_NS))
 
     def _hour(self) -> Span:
@@ -226,24 +228,26 @@ def _percent(covered_ns: int, span_ns: int) -> int:
 def _part(end_ns: int, covered_ms: int, span: Span) -> _Part:
     cpu, memory = span.cpu, span.memory
     return _Part(
-        end_ns, covered_ms, cpu.count, cpu.mean, cpu.max, cpu.ninety, memory.count, memory.mean, memory.max, memory.ninety
+        end_ns, covered_ms, cpu.present, cpu.mean, cpu.max, cpu.ninety, memory.present, memory.mean, memory.max, memory.ninety
     )  # fmt: skip
 
 
-def _parts(packed: Iterable[bytes]) -> list[_Part]:
-    return [_Part._make(_PART.unpack(part)) for part in packed]
+def _parts(packed: bytearray) -> list[_Part]:
+    return [_Part._make(part) for part in _PART.iter_unpack(packed)]
 
 
-def _ended_after(time_ns: int, packed: Sequence[bytes]) -> list[bytes]:
-    return [part for part in packed if _PART.unpack(part)[0] > time_ns]
+def _drop(packed: bytearray, until_ns: int) -> None:
+    """Let go of what ended by then."""
+    while packed and _PART.unpack_from(packed)[0] <= until_ns:
+        del packed[: _PART.size]
 
 
 def _over(parts: Sequence[_Part], span_ns: int) -> Span:
     """Minutes become an hour, hours a day."""
     return Span(
         _percent(sum(part.covered_ms for part in parts) * 1_000_000, span_ns),
-        _usage_over([(p.covered_ms, p.cpu_mean, p.cpu_max, p.cpu_ninety) for p in parts if p.cpu_count]),
-        _usage_over([(p.covered_ms, p.memory_mean, p.memory_max, p.memory_ninety) for p in parts if p.memory_count]),
+        _usage_over([(p.covered_ms, p.cpu_mean, p.cpu_max, p.cpu_ninety) for p in parts if p.cpu_known]),
+        _usage_over([(p.covered_ms, p.memory_mean, p.memory_max, p.memory_ninety) for p in parts if p.memory_known]),
     )
 
 

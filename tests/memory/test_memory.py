@@ -206,10 +206,10 @@ def test_events_are_bounded_kind_by_kind() -> None:
 def test_events_go_a_day_after_they_were_told(memory: Memory, tell: Teller) -> None:
     """Not after they happened: what is found at a start may have begun long ago."""
     tell.created(WEB, time_ms=tell.now_ms - 7 * 86_400_000)
-    tell.now_ms += 86_399_999
+    tell.now_ms += 86_399_000
     tell.say(m.OOM)
     assert len(memory.events(m.LIFECYCLE)) == 1
-    tell.now_ms += 1
+    tell.now_ms += 1000
     tell.say(m.CONTROL)
     assert len(memory.events(m.LIFECYCLE)) == memory.events(m.LIFECYCLE).bytes == 0
     assert len(memory.events(m.OOM)) == 1

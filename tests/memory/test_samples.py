@@ -148,6 +148,14 @@ def test_thin_answers_leave_out_what_says_nothing_new() -> None:
     assert kept(400, still).newest(thin=True)[-1] == still[-1]
 
 
+def test_thin_answers_take_the_nearest_sample() -> None:
+    """Samples do not come to the millisecond: one that comes a little early is not passed over."""
+    late = {number: number % 3 * 90_000_000 for number in range(40)}
+    still = [structs.replace(busy(1)[0], time_ns=START_NS + number * SECOND_NS - late[number]) for number in range(40)]
+    shown = [round((sample.time_ns - START_NS) / SECOND_NS) for sample in kept(40, still).newest(thin=True)]
+    assert shown == [0, 1, 3, 7, 14, 29, 39]
+
+
 def test_thin_answers_stay_the_same_while_the_window_moves() -> None:
     """Which samples are left out is decided once: what was told does not turn into other samples."""
     packed, told = Samples(50), set()
@@ -163,6 +171,16 @@ def test_seldom_samples_are_never_thin() -> None:
     """There is no more than one a minute to leave out."""
     made = [structs.replace(busy(1)[0], time_ns=START_NS + number * 3 * LONGEST_GAP_NS) for number in range(20)]
     assert kept(20, made).newest(thin=True) == made
+
+
+def test_shares_of_any_precision_come_back_exactly() -> None:
+    """Differences of floats would not add up again."""
+    shares = (0.1, 0.1 + 0.2, 1 / 3, 1e-300, 1e300, 12.34, 100.01, -0.5, 2 / 3, 2 / 3)
+    made = [
+        structs.replace(sample, values=tuple(shares[number] if at in FLOATS else v for at, v in enumerate(sample.values)))
+        for number, sample in enumerate(busy(len(shares)))
+    ]
+    assert kept(20, made).newest() == made
 
 
 @pytest.mark.parametrize("position", [0, FLOATS[0]])

@@ -87,6 +87,8 @@ def test_what_is_not_measured_is_not_present() -> None:
     other.add(START_NS + 70 * SECOND_NS, 10**9, 5)
     other.add(START_NS + 70 * SECOND_NS + 9_999_999, 10**10, 5)
     assert other.derived().latest_cpu_millicores == 0
+    other.add(START_NS + 70 * SECOND_NS + 10_000_000, 10**9 + 10**7, 5)
+    assert other.derived().latest_cpu_millicores == 1000
     for said in (summary.derived(), other.derived()):
         for span in (said.minute, said.hour, said.day):
             assert (span.cpu.present, span.memory.present) == (said.latest_memory_bytes == 0, said.latest_memory_bytes == 5)
