@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final, cast
 
-import msgspec
 from msgspec import UNSET, structs
 
 from streamer.memory.layout import COLUMNS
@@ -13,9 +12,9 @@ from streamer.memory.summary import Summary
 from streamer.model import messages as m
 from streamer.model.messages import ABOUT_FIELDS
 from streamer.model.stats import FilesystemUsage
+from streamer.model.wire import as_json
 
 _RECORD_BYTES: Final = 1500  # `latest`, less what it shares with the newest sample and the container
-_encoder: Final = msgspec.json.Encoder()
 
 _ABOUT: Final = frozenset(ABOUT_FIELDS)
 _FIELDS: Final = m.ContainerStats.__struct_fields__
@@ -80,13 +79,13 @@ class Container:
     def encoded(self) -> bytes:
         """`facts` as a JSON object; encoded again only after a change."""
         if not self._encoded:
-            self._encoded = _encoder.encode(self.facts)
+            self._encoded = as_json(self.facts)
         return self._encoded
 
     @property
     def latest_json(self) -> bytes:
         """`latest` as it was published, as JSON; empty before the first."""
-        return _encoder.encode(self.latest) if self.latest is not None else b""
+        return as_json(self.latest) if self.latest is not None else b""
 
     def learn(self, **facts: Any) -> None:
         """Set facts; UNSET leaves what is known."""

@@ -181,23 +181,31 @@ def record_bytes(entry: Entry) -> bytes:
     return entry.value or b""
 
 
+def as_json(said: Any) -> bytes:
+    """A record, or what was taken from records, as JSON; text that is not UTF-8 as in `encode`."""
+    try:
+        return _encoder.encode(said)
+    except UnicodeEncodeError:
+        return _encoder.encode(_clean(msgspec.to_builtins(said)))
+
+
 def _as_utf8(message: Message) -> Message:
     """The same message with lone surrogates written out."""
-
-    def clean(value: Any) -> Any:
-        match value:
-            case str():
-                return value.encode("utf-8", "backslashreplace").decode()
-            case dict():
-                return {clean(key): clean(item) for key, item in value.items()}
-            case list():
-                return [clean(item) for item in value]
-        return value
-
     record = message.record
     if record is not None:
-        record = msgspec.convert(clean(msgspec.to_builtins(record)), type(record))
-    return message._replace(key=clean(message.key), record=record)
+        record = msgspec.convert(_clean(msgspec.to_builtins(record)), type(record))
+    return message._replace(key=_clean(message.key), record=record)
+
+
+def _clean(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {_clean(key): _clean(item) for key, item in value.items()}
+        case list():
+            return [_clean(item) for item in value]
+    return value
 
 
 def _ends(record: Record) -> bool:

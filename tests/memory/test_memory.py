@@ -14,7 +14,7 @@ from msgspec import UNSET
 from streamer.memory import INDEX, Limits, Memory
 from streamer.model import messages as m
 from streamer.model.stats import FilesystemUsage
-from streamer.model.wire import Entry
+from streamer.model.wire import Entry, encode
 from tests.support.said import Teller
 
 WEB = "4f6b" + "1" * 60
@@ -243,6 +243,19 @@ def test_file_systems_stay_as_last_measured(memory: Memory, tell: Teller) -> Non
     tell.sampled(WEB, filesystems=[layer])
     tell.sampled(WEB, filesystems=UNSET)
     assert memory.find(WEB)[0].filesystems == (layer,)
+
+
+def test_names_that_are_not_utf8_are_answered_as_they_were_published(memory: Memory, tell: Teller) -> None:
+    """A directory can be called anything; Python holds its bytes as lone surrogates."""
+    path = "/a/\udcff"
+    about = {"container_id": path, "incarnation": "boot.a.1", "cgroup_path": path, "name": path, "runtime": "raw"}
+    tell.say(m.LIFECYCLE, **about)
+    sample = tell.say(m.STATS, **about)
+    found = memory.by_path(path)
+    assert found is not None
+    published = encode(m.Message(m.STATS, path, sample, 0), 1, 1).value
+    assert found.latest_json == published
+    assert json.loads(found.encoded)["name"] == json.loads(found.latest_json)["name"] == "/a/\\udcff"
 
 
 def test_host_facts_are_kept_as_record_and_as_json(memory: Memory, tell: Teller) -> None:
