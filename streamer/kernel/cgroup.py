@@ -18,8 +18,8 @@ from streamer.kernel.hierarchy import Hierarchies
 from streamer.kernel.limits import read_populated, read_procs, read_spec
 from streamer.kernel.network import NetDev
 from streamer.kernel.opened import OpenFiles
-from streamer.kernel.plan import SMALL, KernelFile, Plan, plan_for
-from streamer.model.stats import ABSENT, Sample
+from streamer.kernel.plan import SMALL, KernelFile, Plan, devices, plan_for
+from streamer.model.stats import ABSENT, FilesystemUsage, IoDevice, Sample
 
 __all__ = ["CgroupReader", "DescriptorBudget", "read_populated", "read_procs", "read_spec"]
 
@@ -66,8 +66,8 @@ class CgroupReader:
         self.net_dev_pid = pid
         self._network.follow(pid if read else 0)
 
-    def read(self, time_ns: int) -> Sample:
-        """One sample; `time_ns` is what it will be dated with.
+    def read(self, time_ns: int, filesystems: tuple[FilesystemUsage, ...] = ()) -> Sample:
+        """One sample; `time_ns` is what it will be dated with, `filesystems` what others have measured for it.
 
         Raises:
             Gone: no file answers, the cgroup was removed.
@@ -79,9 +79,10 @@ class CgroupReader:
         try:
             try:
                 numbers = self._collect(plan)
+                on_devices = self._devices
             except (OSError, ValueError):
-                numbers = self._collect_what_answers(plan)
-            return Sample(time_ns, plan.pick(numbers), self._network.read())
+                numbers, on_devices = self._collect_what_answers(plan)
+            return Sample(time_ns, plan.pick(numbers), self._network.read(), on_devices, filesystems)
         finally:
             if not self._held:
                 self._files.close()
@@ -123,6 +124,7 @@ class CgroupReader:
         # what each table said last, and the numbers that it meant: an idle cgroup says the same again
         self._seen: list[bytes] = [b""] * len(plan.tables)
         self._known: list[Sequence[Any]] = [parse(b"") for parse in plan.parsers]
+        self._devices: tuple[IoDevice, ...] = ()
 
     # reading
 
@@ -134,6 +136,8 @@ class CgroupReader:
             if raw != seen[slot]:
                 whole = seen[slot] = self._whole(plan.sizes, slot, raw)
                 known[slot] = plan.parsers[slot](whole)
+                if slot in plan.by_device:
+                    self._devices = devices(plan, seen)
             numbers += known[slot]
         for file, descriptor in zip(plan.lists, self._lists, strict=True):
             numbers.append(_count(file, descriptor))
@@ -146,13 +150,19 @@ class CgroupReader:
             raw = os.pread(self._tables[slot], sizes[slot], 0)
         return raw
 
-    def _collect_what_answers(self, plan: Plan) -> list[Any]:
-        """The same file by file: what does not answer is absent, and let go of if it never will."""
+    def _collect_what_answers(self, plan: Plan) -> tuple[list[Any], tuple[IoDevice, ...]]:
+        """The same file by file, and the devices: what does not answer is absent, and let go of if it never will."""
         files = self._files
         numbers: list[Any] = [ABSENT]
+        texts: dict[KernelFile, bytes] = dict.fromkeys(plan.tables, b"")
         for file in (*plan.singles, *plan.tables, *plan.lists):
             try:
-                numbers += _read_one(file, files.descriptors[file])
+                if file.layout == "lines":
+                    numbers.append(_count(file, files.descriptors[file]))
+                    continue
+                raw = _read_whole(files.descriptors[file])
+                numbers += parser(file.layout, file.wanted)(raw)
+                texts[file] = raw
             except OSError as problem:
                 numbers += [ABSENT] * len(file.columns)
                 if files.failed(file, problem):
@@ -161,7 +171,7 @@ class CgroupReader:
             if not files.descriptors:
                 files.open(files.wanted)  # Gone, most likely
             self._settle()
-        return _with_working_set(plan, numbers)
+        return _with_working_set(plan, numbers), devices(plan, [texts[file] for file in plan.tables])
 
 
 def _with_working_set(plan: Plan, numbers: list[Any]) -> list[Any]:
@@ -173,13 +183,11 @@ def _with_working_set(plan: Plan, numbers: list[Any]) -> list[Any]:
     return numbers
 
 
-def _read_one(file: KernelFile, descriptor: int) -> Sequence[Any]:
-    if file.layout == "lines":
-        return [_count(file, descriptor)]
+def _read_whole(descriptor: int) -> bytes:
     size = _PAGE
     while len(raw := os.pread(descriptor, size, 0)) == size:
         size *= 2
-    return parser(file.layout, file.wanted)(raw)
+    return raw
 
 
 def _count(file: KernelFile, descriptor: int) -> int:

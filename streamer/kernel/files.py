@@ -138,50 +138,72 @@ def _lines(wanted: Sequence[Wanted]) -> Parser:
     return lambda raw: [raw.count(b"\n")] * len(wanted)
 
 
-def _nested(wanted: Sequence[Wanted]) -> Parser:
-    """`8:0 rbytes=1 wbytes=2 …` a line, summed over devices.
+ByDevice = dict[tuple[int, int], list[int]]
+"""(major, minor) of a block device -> a number for each wanted key."""
 
-    An empty file is a sum over no device: 0. Kernels before 5.17 or so write a device without numbers with no line end,
-    `8:16 8:0 rbytes=…`: what is looked for is the key, wherever it stands in a line that begins with a device.
+
+def parse_devices(layout: Layout, wanted: Sequence[Wanted], raw: bytes) -> ByDevice | None:
+    """The numbers of a `nested` or `operations` file by device, 0 where a device has none; None: it is no such file."""
+    return _BY_DEVICE[layout](wanted, raw)
+
+
+def _nested_devices(wanted: Sequence[Wanted], raw: bytes) -> ByDevice | None:
+    """`8:0 rbytes=1 wbytes=2 …` a line.
+
+    An empty file tells of no device. Kernels before 5.17 or so write a device without numbers with no line end,
+    `8:16 8:0 rbytes=…`: a number belongs to the device that stands last before it.
     """
-    keys = [(key.encode(), scale) for key, scale, _ in wanted]
-    nothing = [ABSENT] * len(keys)
-
-    def parse(raw: bytes) -> Sequence[Any]:
-        sums = dict.fromkeys((key for key, _ in keys), 0)
-        understood = not raw
-        for line in raw.split(b"\n"):
-            words = line.split()
-            if not words or not words[0].replace(b":", b"", 1).isdigit():
-                continue
-            understood = True
-            for word in words:
-                key, _, text = word.partition(b"=")
-                if key in sums and text.isdigit() and len(text) <= 20:
-                    sums[key] += int(text)
-        return [sums[key] * scale for key, scale in keys] if understood else nothing
-
-    return parse
+    places = {key.encode(): place for place, (key, _, _) in enumerate(wanted)}
+    found: ByDevice = {}
+    for line in raw.split(b"\n"):
+        numbers = None
+        for word in line.split():
+            key, equals, text = word.partition(b"=")
+            if not equals:
+                major, _, minor = word.partition(b":")
+                if major.isdigit() and minor.isdigit() and len(word) <= 20:
+                    numbers = found.setdefault((int(major), int(minor)), [0] * len(wanted))
+            elif numbers is not None and key in places and text.isdigit() and len(text) <= 20:
+                place = places[key]
+                numbers[place] += int(text) * wanted[place].scale
+    return found if found or not raw else None
 
 
-_OPERATION: Final = re.compile(rb"(?m)^\d+:\d+ ([A-Z][a-z]+) (\d{1,20})$")
+_OPERATION: Final = re.compile(rb"(?m)^(\d{1,9}):(\d{1,9}) ([A-Z][a-z]+) (\d{1,20})$")
 _TOTAL: Final = re.compile(rb"(?m)^Total \d{1,20}$")
 
 
-def _operations(wanted: Sequence[Wanted]) -> Parser:
-    """`8:0 Read 1` a line, summed over devices; `Total 0` alone is a sum over no device: 0."""
-    keys = [(key.encode(), scale) for key, scale, _ in wanted]
-    nothing = [ABSENT] * len(keys)
+def _operation_devices(wanted: Sequence[Wanted], raw: bytes) -> ByDevice | None:
+    """`8:0 Read 1` a line; `Total 0` alone tells of no device."""
+    places = {key.encode(): place for place, (key, _, _) in enumerate(wanted)}
+    found: ByDevice = {}
+    for major, minor, operation, text in _OPERATION.findall(raw):
+        numbers = found.setdefault((int(major), int(minor)), [0] * len(wanted))
+        if operation in places:
+            place = places[operation]
+            numbers[place] += int(text) * wanted[place].scale
+    return found if found or not raw or _TOTAL.search(raw) else None
 
-    def parse(raw: bytes) -> Sequence[Any]:
-        sums: dict[bytes, int] = {}
-        for operation, number in _OPERATION.findall(raw):
-            sums[operation] = sums.get(operation, 0) + int(number)
-        if not sums and raw and not _TOTAL.search(raw):
-            return nothing
-        return [sums.get(key, 0) * scale for key, scale in keys]
 
-    return parse
+def _summed(layout: Layout) -> Callable[[Sequence[Wanted]], Parser]:
+    """A number for each key, summed over devices; over no device: 0."""
+
+    def make(wanted: Sequence[Wanted]) -> Parser:
+        nothing = [ABSENT] * len(wanted)
+
+        def parse(raw: bytes) -> Sequence[Any]:
+            found = parse_devices(layout, wanted, raw)
+            return nothing if found is None else [*map(sum, zip(*found.values(), strict=True))] or [0] * len(wanted)
+
+        return parse
+
+    return make
+
+
+_BY_DEVICE: Final[dict[Layout, Callable[[Sequence[Wanted], bytes], ByDevice | None]]] = {
+    "nested": _nested_devices,
+    "operations": _operation_devices,
+}
 
 
 _AVERAGES: Final = rb" avg10=(\d{1,6}\.\d{1,6}) avg60=\S+ avg300=\S+ total=(\d{1,20})"
@@ -208,8 +230,8 @@ def _pressure(wanted: Sequence[Wanted]) -> Parser:
 _LAYOUTS: Final[dict[Layout, Callable[[Sequence[Wanted]], Parser]]] = {
     "single": _single,
     "flat": _Flat,
-    "nested": _nested,
-    "operations": _operations,
+    "nested": _summed("nested"),
+    "operations": _summed("operations"),
     "pressure": _pressure,
     "lines": _lines,
 }

@@ -8,12 +8,15 @@ from functools import cache
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from streamer.kernel.files import Parser, Wanted, parser
+from streamer.kernel.files import Parser, Wanted, parse_devices, parser
 from streamer.kernel.hierarchy import UNIFIED, Hierarchies
-from streamer.model.stats import FILES, INDEX, STATS, Layout
+from streamer.model.stats import FILES, INDEX, STATS, IoDevice, Layout
 
 SMALL: Final = 64
 """Bytes to ask for where a file holds one number: at most twenty digits and a line end."""
+
+_DEVICE_COUNTERS: Final = {INDEX[f"io_{name}"]: place for place, name in enumerate(IoDevice.__struct_fields__[2:])}
+"""Column of a sum over all block devices -> place of the same among the numbers of one."""
 
 _SIZES: Final[dict[Layout, int]] = {"single": SMALL, "flat": 4000, "nested": 448, "operations": 448, "pressure": 448}
 """Bytes to ask for at first; a file that fills them is read again with more. Up to some 470 Python need not ask malloc."""
@@ -44,6 +47,7 @@ class Plan(NamedTuple):
     Numbers are collected in the order of the files behind one leading `ABSENT`: first those of `singles`, which need no
     parser, then of `tables`, then the lengths of `lists`, and last the working set. `usage` and `inactive` are where
     its parts are (0: not there). `pick` puts all of them in the order of the columns.
+    `by_device` are the places among `tables` of the files that tell of block devices one by one.
     """
 
     singles: tuple[KernelFile, ...]
@@ -51,6 +55,7 @@ class Plan(NamedTuple):
     lists: tuple[KernelFile, ...]
     parsers: tuple[Parser, ...]
     sizes: list[int]
+    by_device: frozenset[int]
     usage: int
     inactive: int
     pick: Callable[[Sequence[Any]], tuple[Any, ...]]
@@ -99,10 +104,23 @@ def plan_for(files: tuple[KernelFile, ...]) -> Plan:
         lists,
         tuple(_parser(file) for file in tables),
         [_SIZES[file.layout] for file in tables],
+        frozenset(place for place, file in enumerate(tables) if _DEVICE_COUNTERS.keys() & set(file.columns)),
         places[INDEX["memory_usage_bytes"]],
         places[INDEX["memory_inactive_file_bytes"]],
         itemgetter(*places),
     )
+
+
+def devices(plan: Plan, texts: Sequence[bytes]) -> tuple[IoDevice, ...]:
+    """What was done on each block device, by the texts of the plan's tables; devices on which nothing was done are left out."""
+    found: dict[tuple[int, int], list[int]] = {}
+    for place in plan.by_device:
+        file = plan.tables[place]
+        for device, numbers in (parse_devices(file.layout, file.wanted, texts[place]) or {}).items():
+            counters = found.setdefault(device, [0] * len(_DEVICE_COUNTERS))
+            for column, number in zip(file.columns, numbers, strict=True):
+                counters[_DEVICE_COUNTERS[column]] = number
+    return tuple(IoDevice(*device, *counters) for device, counters in sorted(found.items()) if any(counters))
 
 
 @cache

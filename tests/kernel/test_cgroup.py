@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from streamer.errors import Gone
 from streamer.kernel.cgroup import CgroupReader, DescriptorBudget
 from streamer.kernel.hierarchy import Hierarchies, detect
-from streamer.model.stats import ABSENT, COLUMNS, FILES, STATS, Sample
+from streamer.model.stats import ABSENT, COLUMNS, FILES, STATS, IoDevice, Sample
 from tests.support.cgroups import CgroupFolder
 
 PLENTY: Final = 1000
@@ -235,6 +235,28 @@ def test_network_counters_of_a_process(host: Hierarchies, cgroups: CgroupFolder,
     assert look.read(5).interfaces == ()
 
 
+@pytest.mark.live
+def test_block_devices_are_told_one_by_one(host: Hierarchies, cgroups: CgroupFolder, reader: Reader, tmp_path: Path) -> None:
+    """v1: what was written past the page cache, on the disk that holds the file; none before."""
+    number = os.stat(tmp_path).st_dev
+    if not os.major(number):
+        pytest.skip("the temporary directory is on no block device")
+    path = cgroups.make("a")
+    limit = Path(host.file("blkio", path, "blkio.throttle.write_bps_device") or "")
+    limit.write_text(f"{os.major(number)}:{os.minor(number)} 100000000000")  # since 6.10 nothing is counted before the first limit
+    look = reader(host, path)
+    assert look.read(1).devices == ()
+    done = cgroups.run("a", "dd", "if=/dev/zero", f"of={tmp_path}/file", "bs=1M", "count=5", "oflag=direct", "status=none")
+    assert done.wait() == 0
+    sample = look.read(2)
+    (device,) = sample.devices
+    assert (device.major, device.minor) == (os.major(number), os.minor(number))
+    assert 5 << 20 <= device.write_bytes < 7 << 20
+    assert device.write_operations >= 5
+    for name in ("read_bytes", "write_bytes", "read_operations", "write_operations"):
+        assert getattr(device, name) == sample.get(f"io_{name}")
+
+
 # Made-up files
 
 
@@ -279,6 +301,54 @@ def test_unchanged_and_changed_files_alike(v2: Hierarchies, reader: Reader, tmp_
     for number in (1, 1, 2, 2, 1):
         (tmp_path / "a/memory.events").write_text(V2["memory.events"].replace("oom_kill 4", f"oom_kill {number}"))
         assert look.read(1).get("memory_oom_kills") == number
+
+
+def test_devices_follow_the_file_and_idle_ones_are_left_out(v2: Hierarchies, reader: Reader, tmp_path: Path) -> None:
+    """By device, in the order of their numbers, whatever the order of keys and lines; the same tuple while nothing changes."""
+    look, idle = reader(v2, "/a"), "7:0 rbytes=0 wbytes=0 rios=0 wios=0 dbytes=0 dios=0\n"
+    one, other = IoDevice(8, 0, 1, 2, 3, 4), IoDevice(8, 16, 10, 20, 30, 40)
+    assert look.read(1).devices == (one,)
+    (tmp_path / "a/io.stat").write_text("8:16 wbytes=20 rbytes=10 wios=40 rios=30\n" + idle + V2["io.stat"])
+    assert look.read(2).devices == (one, other)
+    third = look.read(3).devices
+    assert third == (one, other)
+    assert look.read(4).devices is third
+    (tmp_path / "a/io.stat").write_text("")
+    assert look.read(5).devices == ()
+
+
+def test_devices_of_v1_are_joined_from_two_files(reader: Reader, tmp_path: Path) -> None:
+    """One has the bytes, the other the operations; a device may stand in one only."""
+    (tmp_path / "a").mkdir()
+    files = {
+        "blkio.throttle.io_service_bytes_recursive": "8:0 Read 1\n8:0 Write 2\n8:0 Sync 3\n8:0 Total 3\n9:0 Read 7\nTotal 10\n",
+        "blkio.throttle.io_serviced_recursive": "8:0 Read 3\n8:0 Write 4\n8:0 Total 7\n8:16 Read 0\nTotal 7\n",
+    }
+    for name, text in files.items():
+        (tmp_path / "a" / name).write_text(text)
+    look = reader(Hierarchies("v1", {"blkio": str(tmp_path)}, ("blkio",)), "/a")
+    expected = (IoDevice(8, 0, 1, 2, 3, 4), IoDevice(9, 0, 7, 0, 0, 0))
+    assert look.read(1).devices == expected
+    (tmp_path / "a/blkio.throttle.io_serviced_recursive").write_text("8:0 Read 30\n8:0 Write 4\nTotal 34\n")
+    assert look.read(2).devices == (IoDevice(8, 0, 1, 2, 30, 4), expected[1])
+
+
+def test_devices_are_not_told_from_a_file_that_fails(v2: Hierarchies, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather absent than old; another file's failure leaves them."""
+    look = reader(v2, "/a")
+    really, failing = os.pread, "io.stat"
+
+    def read(fd: int, *rest: int) -> bytes:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith(failing):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return really(fd, *rest)
+
+    there = look.read(1).devices
+    assert there
+    monkeypatch.setattr(os, "pread", read)
+    assert look.read(2).devices == ()
+    failing = "memory.stat"
+    assert look.read(3).devices == there
 
 
 def test_working_set_is_never_below_nothing(v2: Hierarchies, reader: Reader, tmp_path: Path) -> None:
