@@ -39,6 +39,7 @@ from streamer.outbox.state import directory, open_state
 from streamer.sidecar.server import Sidecar
 from streamer.sources.cgroup import CgroupSampler, CgroupSource
 from streamer.sources.docker import DockerSource
+from streamer.sources.filesystems import Filesystems
 from streamer.sources.kmsg import KmsgSource
 from streamer.sources.machine import MachineSource, host_identity
 from streamer.sources.watcher import Watcher
@@ -97,12 +98,13 @@ class Agent:
             else None
         )
         descriptors = wiring.raise_descriptor_limit() - _SPARE_DESCRIPTORS
+        filesystems = Filesystems(root, self.clock)
         self.sampler = CgroupSampler(
             self.hierarchies, host_root=root, clock=self.clock, telemetry=self.telemetry,
-            descriptors=max(0, descriptors), network=settings.sampling.network,
+            descriptors=max(0, descriptors), network=settings.sampling.network, filesystems=filesystems,
         )  # fmt: skip
         docker = self.docker
-        self.machine = MachineSource(root, self.hierarchies.mode, self.clock, docker.version if docker else None)
+        self.machine = MachineSource(root, self.hierarchies.mode, self.clock, filesystems, docker.version if docker else None)
 
 
 class Run(Agent):

@@ -16,7 +16,7 @@ from streamer.kernel.budget import DescriptorBudget
 from streamer.kernel.files import parser
 from streamer.kernel.hierarchy import Hierarchies
 from streamer.kernel.limits import read_populated, read_procs, read_spec
-from streamer.kernel.network import NetDev
+from streamer.kernel.network import NetDev, of_the_host
 from streamer.kernel.opened import OpenFiles
 from streamer.kernel.plan import SMALL, KernelFile, Plan, devices, plan_for
 from streamer.model.stats import ABSENT, FilesystemUsage, IoDevice, Sample
@@ -43,7 +43,8 @@ class CgroupReader:
     def __init__(self, hierarchies: Hierarchies, path: str, budget: DescriptorBudget, net_dev_pid: int = 0) -> None:
         self._budget = budget
         self._files = OpenFiles(hierarchies, path, budget)
-        self._network = NetDev(hierarchies.proc, budget)
+        self._root = path == "/"
+        self._network = NetDev(hierarchies.proc, budget, of_the_host if self._root else None)
         self._held = 0
         self._reads = 0
         self._look_again_at = 0
@@ -116,7 +117,7 @@ class CgroupReader:
 
     def _use(self, there: tuple[KernelFile, ...]) -> None:
         descriptors = self._files.descriptors
-        plan = self._plan = plan_for(there)
+        plan = self._plan = plan_for(there, root=self._root)
         self._there = there
         self._singles = [descriptors[file] for file in plan.singles]
         self._tables = [descriptors[file] for file in plan.tables]
@@ -175,11 +176,18 @@ class CgroupReader:
 
 
 def _with_working_set(plan: Plan, numbers: list[Any]) -> list[Any]:
-    usage, inactive = numbers[plan.usage], numbers[plan.inactive]
+    if plan.charged is not None:
+        anonymous, cached = (numbers[place] for place in plan.charged)
+        usage = ABSENT if anonymous is ABSENT or cached is ABSENT else anonymous + cached
+    else:
+        usage = numbers[plan.usage]
+    inactive = numbers[plan.inactive]
     if usage is ABSENT or inactive is ABSENT:
         numbers.append(ABSENT)
     else:  # the two are read one after the other: the difference of a busy cgroup may fall below nothing
         numbers.append(usage - inactive if usage > inactive else 0)
+    if plan.charged is not None:
+        numbers.append(usage)
     return numbers
 
 

@@ -34,13 +34,14 @@ def read_spec(hierarchies: Hierarchies, path: str) -> ContainerSpec:
                 texts[file] = None
         return texts[file]
 
-    v2 = hierarchies.mode == "v2"
+    v2, root = hierarchies.mode == "v2", path == "/"
     limits: dict[str, Any] = {}
     for row in SPEC_FILES:
         text = text_of(row.controller, row.v2 if v2 else row.v1)
-        limits[row.field] = UNSET if text is None else _limit(row, text, v2)
+        unlimited = root and row.form in ("limit", "quota")  # nothing limits the whole; on v2 it has no files for that either
+        limits[row.field] = 0 if unlimited else UNSET if text is None else _limit(row, text, v2)
     swap, memory = limits["memory_swap_limit_bytes"], limits["memory_limit_bytes"]
-    if v2 and swap is not UNSET:  # v2 limits swap alone, we say memory plus swap; without either limit there is none
+    if v2 and not root and swap is not UNSET:  # v2 limits swap alone, we say memory plus swap; without either limit there is none
         zero = text_of("memory", "memory.swap.max") == "0"
         limits["memory_swap_limit_bytes"] = UNSET if memory is UNSET else memory + swap if memory and (swap or zero) else 0
     return ContainerSpec(**limits)

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Final
 
 from streamer.errors import Gone
 from streamer.kernel.budget import DescriptorBudget
 from streamer.kernel.proc import net_namespace_at, parse_net_dev
 from streamer.model.stats import NetworkInterface
+
+_NOT_THE_HOST_S: Final = (
+    "lo",
+    "veth",
+    "docker",
+    "br-",
+    "cni",
+    "cali",
+    "flannel",
+    "lxc",
+    "podman",
+    "nerdctl",
+    "virbr",
+    "tap",
+    "ifb",
+)
+
+
+def of_the_host(name: str) -> bool:
+    """Whether a network device is the host's own: not its loopback, nor one that a runtime made for containers."""
+    return not name.startswith(_NOT_THE_HOST_S)
+
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _BUFFER = 4000
@@ -19,10 +43,12 @@ class NetDev:
     Held open is the process's directory, never the file: that would keep the namespace, and with it the container's
     devices, alive after the container. Such a directory stays with its process, so a later one of the same pid is never
     read. Above the budget it is opened each time, and the namespace compared instead.
+
+    wanted  which interfaces, by name; None: all
     """
 
-    def __init__(self, proc: str, budget: DescriptorBudget) -> None:
-        self._proc, self._budget = proc, budget
+    def __init__(self, proc: str, budget: DescriptorBudget, wanted: Callable[[str], bool] | None = None) -> None:
+        self._proc, self._budget, self._wanted = proc, budget, wanted
         self._pid = 0
         self._directory = -1
         self._namespace = 0
@@ -69,7 +95,9 @@ class NetDev:
             if directory != self._directory:
                 os.close(directory)
         if raw != self._seen:
-            self._seen, self._interfaces = raw, parse_net_dev(raw)
+            wanted = self._wanted
+            self._seen = raw
+            self._interfaces = tuple(i for i in parse_net_dev(raw) if wanted is None or wanted(i.name))
         return self._interfaces
 
     def close(self) -> None:

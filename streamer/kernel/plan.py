@@ -46,7 +46,7 @@ class Plan(NamedTuple):
 
     Numbers are collected in the order of the files behind one leading `ABSENT`: first those of `singles`, which need no
     parser, then of `tables`, then the lengths of `lists`, and last the working set. `usage` and `inactive` are where
-    its parts are (0: not there). `pick` puts all of them in the order of the columns.
+    its parts are (0: not there); `charged` are those of the usage where no file tells it, which is then the very last. `pick` puts all of them in the order of the columns.
     `by_device` are the places among `tables` of the files that tell of block devices one by one.
     """
 
@@ -58,6 +58,7 @@ class Plan(NamedTuple):
     by_device: frozenset[int]
     usage: int
     inactive: int
+    charged: tuple[int, int] | None
     pick: Callable[[Sequence[Any]], tuple[Any, ...]]
 
 
@@ -88,8 +89,8 @@ def files_for(hierarchies: Hierarchies) -> tuple[KernelFile, ...]:
 
 
 @cache
-def plan_for(files: tuple[KernelFile, ...]) -> Plan:
-    """The plan for the cgroups that have these files."""
+def plan_for(files: tuple[KernelFile, ...], *, root: bool = False) -> Plan:
+    """The plan for the cgroups that have these files. `root`: for the one above all, which on v2 has no memory.current."""
     lists = tuple(file for file in files if file.layout == "lines")
     singles = tuple(file for file in files if file.layout == "single" and [want.scale for want in file.wanted] == [1])
     tables = tuple(file for file in files if file not in lists and file not in singles)
@@ -98,6 +99,10 @@ def plan_for(files: tuple[KernelFile, ...]) -> Plan:
     for place, column in enumerate(columns, start=1):
         places[column] = place
     places[INDEX["memory_working_set_bytes"]] = len(columns) + 1
+    charged, usage = (places[INDEX["memory_rss_bytes"]], places[INDEX["memory_cache_bytes"]]), INDEX["memory_usage_bytes"]
+    summed = root and not places[usage] and all(charged)
+    if summed:
+        places[usage] = len(columns) + 2
     return Plan(
         singles,
         tables,
@@ -105,8 +110,9 @@ def plan_for(files: tuple[KernelFile, ...]) -> Plan:
         tuple(_parser(file) for file in tables),
         [_SIZES[file.layout] for file in tables],
         frozenset(place for place, file in enumerate(tables) if _DEVICE_COUNTERS.keys() & set(file.columns)),
-        places[INDEX["memory_usage_bytes"]],
+        places[usage],
         places[INDEX["memory_inactive_file_bytes"]],
+        charged if summed else None,
         itemgetter(*places),
     )
 

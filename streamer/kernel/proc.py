@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from streamer.errors import Gone, Unsupported
-from streamer.model.stats import NETWORK, NetworkInterface
+from streamer.model.stats import NETWORK, DiskCounters, NetworkInterface
 
 StrPath = str | os.PathLike[str]
 
@@ -188,6 +188,27 @@ def parse_net_dev(raw: bytes) -> tuple[NetworkInterface, ...]:
     return tuple(interfaces)
 
 
+# disks
+
+
+def diskstats(host_root: StrPath) -> dict[str, DiskCounters]:
+    """What each block device has done, by number (`8:1`) and by name (`sda1`)."""
+    return parse_diskstats(_optional(os.path.join(host_root, "proc/diskstats")))
+
+
+def parse_diskstats(raw: bytes) -> dict[str, DiskCounters]:
+    """`8 1 sda1 100 …` a line, the counters in the order of the record's fields; lines of another form are skipped."""
+    found = {}
+    for line in raw.decode("utf-8", "replace").split("\n"):
+        major, minor, name, *numbers = line.split() if line.count(" ") > 3 else ("", "", "")
+        counters = [int(number) for number in numbers[: len(DiskCounters.__struct_fields__)] if number.isdecimal()]
+        if len(counters) == len(DiskCounters.__struct_fields__):  # later kernels append more
+            found[f"{major}:{minor}"] = found[name] = DiskCounters(
+                **dict(zip(DiskCounters.__struct_fields__, counters, strict=True))
+            )
+    return found
+
+
 # mounts
 
 
@@ -199,6 +220,7 @@ class Mount(NamedTuple):
     fstype: str
     source: str
     options: tuple[str, ...]  # of the superblock; on cgroup v1 the controllers are among them
+    number: str  # of the device, `8:1`; the major is 0 where there is none, or several
 
 
 def parse_mountinfo(raw: bytes) -> Iterator[Mount]:
@@ -207,7 +229,8 @@ def parse_mountinfo(raw: bytes) -> Iterator[Mount]:
         before, _, after = line.partition(" - ")
         mount, filesystem = before.split(" "), after.split(" ")
         if len(mount) >= 6 and len(filesystem) >= 3:
-            yield Mount(_plain(mount[3]), _plain(mount[4]), filesystem[0], _plain(filesystem[1]), tuple(filesystem[2].split(",")))
+            options = tuple(filesystem[2].split(","))
+            yield Mount(_plain(mount[3]), _plain(mount[4]), filesystem[0], _plain(filesystem[1]), options, mount[2])
 
 
 def _plain(text: str) -> str:

@@ -17,6 +17,7 @@ from streamer.kernel.cgroup import CgroupReader, DescriptorBudget
 from streamer.kernel.hierarchy import Hierarchies
 from streamer.kernel.proc import sees_host_pids, shares_host_network
 from streamer.model import observations as o
+from streamer.sources.filesystems import Filesystems
 from streamer.sources.watcher import Watcher
 from streamer.telemetry import Telemetry
 
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 
 STRANGE_PIDS = "the agent has a pid namespace of its own: it cannot follow the processes of containers"
 STRANGE_PIDS_REMEDY = "run it in the host's (docker run --pid host, hostPID: true); until then totals are those of the last sample"
+
+_HOST_PID = 1
+"""The process whose network is the host's."""
 
 _QUICK_NICE = -10
 """The watching thread goes first: what it is late for is gone. It works for microseconds at a time."""
@@ -145,10 +149,18 @@ class CgroupSampler:
     """Reads samples in a thread of its own: a kernel that takes its time over memory.stat holds up nobody else."""
 
     def __init__(
-        self, hierarchies: Hierarchies, *, host_root: str, clock: Clock, telemetry: Telemetry, descriptors: int, network: bool
+        self,
+        hierarchies: Hierarchies,
+        *,
+        host_root: str,
+        clock: Clock,
+        telemetry: Telemetry,
+        descriptors: int,
+        network: bool,
+        filesystems: Filesystems,
     ) -> None:
         self._hierarchies, self._host_root, self._clock, self._telemetry = hierarchies, host_root, clock, telemetry
-        self._network = network
+        self._network, self._filesystems = network, filesystems
         self._budget = DescriptorBudget(descriptors)
         self._readers: dict[str, _Held] = {}
         self._ended: deque[str] = deque()
@@ -183,7 +195,8 @@ class CgroupSampler:
             if reader is None:
                 continue
             try:
-                sampled.append(o.Sampled(look.path, look.inode, reader.read(self._clock.wall_ns())))
+                measured = self._filesystems.latest() if look.path == "/" else ()
+                sampled.append(o.Sampled(look.path, look.inode, reader.read(self._clock.wall_ns(), measured)))
             except Gone:
                 self._drop(look.path)
         return sampled
@@ -199,10 +212,11 @@ class CgroupSampler:
             except (OSError, Gone):
                 return None
             self._readers[look.path] = held
-        if self._network and held.pid != look.pid:
-            held.pid = look.pid
-            own = look.pid > 0 and not shares_host_network(self._host_root, look.pid)
-            held.reader.set_net_dev_pid(look.pid if own else 0)
+        pid = _HOST_PID if look.path == "/" else look.pid
+        if self._network and held.pid != pid:
+            held.pid = pid
+            own = pid == _HOST_PID or (pid > 0 and not shares_host_network(self._host_root, pid))
+            held.reader.set_net_dev_pid(pid if own else 0)
         return held.reader
 
     def _drop(self, path: str) -> None:

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from streamer.errors import Gone
 from streamer.kernel.cgroup import CgroupReader, DescriptorBudget
 from streamer.kernel.hierarchy import Hierarchies, detect
+from streamer.kernel.proc import meminfo
 from streamer.model.stats import ABSENT, COLUMNS, FILES, STATS, IoDevice, Sample
+from streamer.sources.hardware import network_devices
 from tests.support.cgroups import CgroupFolder
 
 PLENTY: Final = 1000
@@ -257,6 +259,22 @@ def test_block_devices_are_told_one_by_one(host: Hierarchies, cgroups: CgroupFol
         assert getattr(device, name) == sample.get(f"io_{name}")
 
 
+@pytest.mark.live
+@pytest.mark.v2
+def test_root_stands_for_the_whole_machine(host: Hierarchies, reader: Reader) -> None:
+    """CPU, memory, pressure and the host's own network, on v2 without memory.current."""
+    look = reader(host, "/", pid=1)
+    sample, total = look.read(1), meminfo("/")["MemTotal"]
+    usage, working_set = sample.get("memory_usage_bytes"), sample.get("memory_working_set_bytes")
+    assert 0 < working_set < usage < total
+    if host.mode == "v2":
+        assert usage == sample.get("memory_rss_bytes") + sample.get("memory_cache_bytes")
+    assert sample.get("cpu_usage_ns") > 0
+    assert look.read(2).get("cpu_usage_ns") >= sample.get("cpu_usage_ns")
+    names = {interface.name for interface in sample.interfaces}
+    assert names == {device.name for device in network_devices(Path("/"))}
+
+
 # Made-up files
 
 
@@ -301,6 +319,24 @@ def test_unchanged_and_changed_files_alike(v2: Hierarchies, reader: Reader, tmp_
     for number in (1, 1, 2, 2, 1):
         (tmp_path / "a/memory.events").write_text(V2["memory.events"].replace("oom_kill 4", f"oom_kill {number}"))
         assert look.read(1).get("memory_oom_kills") == number
+
+
+def test_usage_is_only_made_up_of_its_parts_for_the_root(v2: Hierarchies, reader: Reader, tmp_path: Path) -> None:
+    """Elsewhere a missing memory.current is a missing usage."""
+    (tmp_path / "a/memory.current").unlink()
+    sample = reader(v2, "/a").read(1)
+    assert sample.get("memory_usage_bytes") is sample.get("memory_working_set_bytes") is ABSENT
+    stat = V2["memory.stat"].replace("anon 1", "anon 1000")
+    (tmp_path / "memory.stat").write_text(stat)
+    (tmp_path / "cpu.stat").write_text(V2["cpu.stat"])
+    look = reader(v2, "/")
+    assert [look.read(1).get(name) for name in ("memory_usage_bytes", "memory_working_set_bytes", "cpu_usage_ns")] == [
+        1002,
+        702,
+        5000,
+    ]
+    (tmp_path / "memory.stat").write_text(stat.replace("anon 1000\n", ""))
+    assert look.read(2).get("memory_usage_bytes") is ABSENT
 
 
 def test_devices_follow_the_file_and_idle_ones_are_left_out(v2: Hierarchies, reader: Reader, tmp_path: Path) -> None:

@@ -114,3 +114,13 @@ def test_processes_of_a_cgroup(cgroups: CgroupFolder) -> None:
     if cgroups.v2:
         with pytest.raises(Gone):
             read_populated(hierarchies, path)
+
+
+@pytest.mark.live
+@pytest.mark.v2
+def test_nothing_limits_the_root() -> None:
+    """Of this machine: no limit is 0 there too, whether the kernel has files for it or not."""
+    spec = read_spec(detect(Path("/")), "/")
+    limits = ("memory_limit_bytes", "memory_swap_limit_bytes", "memory_reservation_bytes", "cpu_quota_us", "pids_limit")
+    assert [getattr(spec, name) for name in limits] == [0] * 5
+    assert spec.cpuset_cpus is UNSET or spec.cpuset_cpus

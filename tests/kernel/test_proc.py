@@ -131,6 +131,22 @@ def test_cgroups_of_a_process() -> None:
     assert proc.parse_cgroup(raw) == {"cpu": "/a:b", "cpuacct": "/a:b", "name=systemd": "/x", "": "/user.slice"}
 
 
+def test_disk_counters_by_number_and_by_name() -> None:
+    """The eleven counters of every kernel; later ones append more, an old partition's line has fewer."""
+    raw = b"   8       0 sda 1 2 3 4 5 6 7 8 9 10 11\n 259 0 nvme0n1 11 10 9 8 7 6 5 4 3 2 1 0 0 0 0 0 0\n 8 1 sda1 1 2 3 4\n\nx\n"
+    found = proc.parse_diskstats(raw)
+    assert found.keys() == {"8:0", "sda", "259:0", "nvme0n1"}
+    assert (found["sda"].reads_completed, found["sda"].write_time_ms, found["8:0"].weighted_io_time_ms) == (1, 8, 11)
+    assert found["nvme0n1"] == found["259:0"]
+    assert found["nvme0n1"].sectors_read == 9
+
+
+@given(st.binary())
+def test_disk_counters_take_any_bytes(raw: bytes) -> None:
+    """What is no line of the kernel's is skipped."""
+    proc.parse_diskstats(raw)
+
+
 def test_mountinfo_with_optional_fields() -> None:
     """Their number varies; the dash ends them."""
     raw = rb"""36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 shared:2 - ext3 /dev/my\134root rw,errors=continue
@@ -138,8 +154,8 @@ x
 35 1 0:1 / / rw - cgroup2 none rw,nsdelegate
 """
     assert list(proc.parse_mountinfo(raw)) == [
-        proc.Mount("/mnt1", "/mnt 2", "ext3", "/dev/my\\root", ("rw", "errors=continue")),
-        proc.Mount("/", "/", "cgroup2", "none", ("rw", "nsdelegate")),
+        proc.Mount("/mnt1", "/mnt 2", "ext3", "/dev/my\\root", ("rw", "errors=continue"), "98:0"),
+        proc.Mount("/", "/", "cgroup2", "none", ("rw", "nsdelegate"), "0:1"),
     ]
 
 

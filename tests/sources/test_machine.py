@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,12 @@ import msgspec
 import pytest
 
 from streamer.clock import SystemClock
+from streamer.contracts import Clock
 from streamer.model import observations as o
 from streamer.sources import machine
-from streamer.sources.machine import MachineSource, disks, filesystems, host_identity, network_devices
+from streamer.sources.filesystems import Filesystems
+from streamer.sources.hardware import disks, network_devices
+from streamer.sources.machine import MachineSource, host_identity
 from streamer.testing.clock import FakeClock
 
 MACHINE_ID = "3d1219c7c4c5404aaa1f6d2a48adfda4"
@@ -35,9 +39,16 @@ class Version(NamedTuple):
     api_version: str
 
 
+def machine_source(
+    root: str, docker_version: Callable[[], Version | None] | None = None, clock: Clock | None = None
+) -> MachineSource:
+    clock = clock or SystemClock()
+    return MachineSource(root, "v1", clock, Filesystems(root, clock), docker_version)
+
+
 def test_this_machine_is_described() -> None:
     """What the kernel says is there, and the whole can be sent."""
-    facts = MachineSource("/", "v1", SystemClock(), lambda: Version("20.10", "1.41")).read()
+    facts = machine_source("/", lambda: Version("20.10", "1.41")).read()
     assert facts.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert facts.kernel_version == os.uname().release
     assert facts.num_cores >= 1 and facts.memory_capacity_bytes > 0
@@ -71,8 +82,30 @@ async def test_it_is_said_at_the_start_on_a_change_and_every_hour(monkeypatch: p
             clock.advance(3601)
         return None if looks < 10 else Version("20.10", "1.41")
 
-    heard = await heard_from(MachineSource("/", "v1", clock, version), lambda _: looks >= 30)
+    heard = await heard_from(machine_source("/", version, clock), lambda _: looks >= 30)
     assert ["docker_version" in msgspec.to_builtins(told.facts) for told in heard] == [False, True, True]
+
+
+def test_a_file_system_that_hangs_holds_up_neither_the_facts_nor_the_end(tmp_path: Path) -> None:
+    """The event loop ends while the question is still unanswered."""
+    root = host(tmp_path, {"proc/sys/kernel/random/boot_id": "b", "proc/1/mountinfo": "2 0 8:1 / / rw - ext4 /dev/sda1 rw\n"})
+    asked, released = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        asked.set()
+        released.wait(60)
+
+    async def told_until_asked() -> None:
+        clock = SystemClock()
+        source = MachineSource(str(root), "v1", clock, Filesystems(str(root), clock, hang))
+        heard = await heard_from(source, lambda _: asked.is_set())
+        assert heard == []
+
+    try:
+        asyncio.run(told_until_asked())
+        assert not released.is_set()
+    finally:
+        released.set()
 
 
 # who it is
@@ -142,29 +175,3 @@ def test_network_devices_are_the_host_s_own(tmp_path: Path) -> None:
     host(tmp_path, {"sys/class/net/bonding_masters": ""})
     (device,) = network_devices(tmp_path)
     assert msgspec.to_builtins(device) == {"name": "eth0", "mac_address": "aa:bb", "mtu": 1500}
-
-
-def test_a_file_system_is_listed_once_and_only_where_it_can_be_seen(tmp_path: Path) -> None:
-    """Bind mounts, images and what is no block device are left out; so is what is not mounted below the host's root here."""
-    host(
-        tmp_path,
-        {
-            "proc/1/mountinfo": "1 0 8:1 /sub /bind rw - ext4 /dev/sda1 rw\n"
-            "2 0 8:1 / / rw - ext4 /dev/sda1 rw\n"
-            "3 0 7:0 / /snap rw - squashfs /dev/loop0 rw\n"
-            "4 0 0:1 / /tmp rw - tmpfs tmpfs rw\n"
-            "5 0 8:2 / /not-here rw - ext4 /dev/sda2 rw\n"
-        },
-    )
-    (found,) = filesystems(tmp_path)
-    assert (found.device, found.mountpoint, found.fstype) == ("/dev/sda1", "/", "ext4")
-    assert found.capacity_bytes > 0
-
-
-def test_a_path_of_any_bytes_can_be_sent(tmp_path: Path) -> None:
-    """mountinfo holds whatever somebody named a directory."""
-    path = tmp_path / "proc/1/mountinfo"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"1 0 8:1 / / rw - ext4 /dev/\xff rw\n")
-    (found,) = filesystems(tmp_path)
-    assert msgspec.json.decode(msgspec.json.encode(found))["device"] == "/dev/\ufffd"

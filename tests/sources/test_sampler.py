@@ -1,0 +1,62 @@
+"""The sampler on this machine's cgroups: what it adds to what the files of a cgroup tell."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from streamer.clock import SystemClock
+from streamer.contracts import Look
+from streamer.kernel.hierarchy import Hierarchies, detect
+from streamer.sources.cgroup import CgroupSampler
+from streamer.sources.filesystems import Filesystems
+from streamer.sources.hardware import network_devices
+from streamer.telemetry import Telemetry
+from tests.support.cgroups import CgroupFolder
+
+pytestmark = [pytest.mark.live, pytest.mark.v2]
+
+
+@pytest.fixture
+def host() -> Hierarchies:
+    return detect(Path("/"))
+
+
+def sampler_of(host: Hierarchies) -> CgroupSampler:
+    clock = SystemClock()
+    return CgroupSampler(
+        host, host_root="/", clock=clock, telemetry=Telemetry(), descriptors=1000, network=True, filesystems=Filesystems("/", clock)
+    )
+
+
+def look_at(host: Hierarchies, path: str, pid: int = 0) -> Look:
+    return Look(path, host.anchor, os.stat(host.directory(host.anchor, path)).st_ino, pid)
+
+
+async def test_root_has_the_network_and_the_file_systems_of_the_host(host: Hierarchies) -> None:
+    """Whatever process of its was seen; another cgroup of the host's network has none of it."""
+    expected = [usage.mountpoint for usage in Filesystems("/", SystemClock()).measure()]
+    with contextlib.closing(sampler_of(host)) as sampler:
+        deadline = time.monotonic() + 20
+        while True:
+            (told,) = await sampler.read([look_at(host, "/", os.getpid())])
+            if [usage.mountpoint for usage in told.sample.filesystems] == expected:
+                break
+            assert time.monotonic() < deadline, told
+            await asyncio.sleep(0.01)
+        assert {interface.name for interface in told.sample.interfaces} == {device.name for device in network_devices(Path("/"))}
+        assert told.sample.get("memory_usage_bytes") > 0
+
+
+async def test_a_cgroup_in_the_host_s_network_has_none_of_its_own(host: Hierarchies, cgroups: CgroupFolder) -> None:
+    """Nor file systems."""
+    process = cgroups.run("a", "sleep", "60") if cgroups.make("a") else None
+    assert process is not None
+    with contextlib.closing(sampler_of(host)) as sampler:
+        (told,) = await sampler.read([look_at(host, f"{cgroups.path}/a", process.pid)])
+    assert (told.sample.interfaces, told.sample.filesystems) == ((), ())
