@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from streamer.kernel import proc
 from streamer.kernel.network import of_the_host
-from streamer.model.machine import Disk, NetworkDevice
+from streamer.model.machine import Disk, HugePages, MemoryModules, NetworkDevice
 
 _NO_DISKS: Final = ("loop", "ram", "zram", "sr", "fd")
 
@@ -60,6 +60,29 @@ def network_devices(root: Path) -> Iterator[NetworkDevice]:
                 mtu=int(mtu) if mtu.isdecimal() else UNSET,
                 speed_mbit=int(speed) if speed.isdecimal() else UNSET,
             )
+
+
+def huge_pages(directory: Path) -> Iterator[HugePages]:
+    """What a directory like `/sys/kernel/mm/hugepages` says is set aside, the smallest pages first."""
+    found = []
+    for size in listed(directory):
+        name, number = re.fullmatch(r"hugepages-(\d+)kB", size.name), text(size / "nr_hugepages")
+        if name is not None and number.isdecimal():
+            found.append((int(name[1]) * 1024, int(number)))
+    for size_bytes, count in sorted(found):
+        yield HugePages(page_size_bytes=size_bytes, num_pages=count)
+
+
+def memory_modules(root: Path) -> Iterator[MemoryModules]:
+    """The memory modules by kind, where an EDAC driver knows them (Documentation/driver-api/edac.rst)."""
+    sizes: dict[str, list[int]] = {}
+    for controller in listed(root / "sys/devices/system/edac/mc"):
+        for module in listed(controller):
+            kind, size = text(module / "dimm_mem_type"), text(module / "size")
+            if module.name.startswith("dimm") and size.isdecimal():
+                sizes.setdefault(kind or "Unknown", []).append(int(size) << 20)  # in MiB
+    for kind, found in sorted(sizes.items()):
+        yield MemoryModules(kind=kind, capacity_bytes=sum(found), count=len(found))
 
 
 def listed(directory: Path) -> list[Path]:

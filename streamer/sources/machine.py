@@ -19,8 +19,10 @@ from streamer.model import observations as o
 from streamer.model.machine import Filesystem, HostFacts
 from streamer.model.stats import FilesystemUsage
 from streamer.sources.aside import aside
+from streamer.sources.cloud import Cloud, cloud
 from streamer.sources.filesystems import Filesystems
-from streamer.sources.hardware import Cpu, disks, listed, network_devices, text
+from streamer.sources.hardware import Cpu, disks, huge_pages, listed, memory_modules, network_devices, text
+from streamer.sources.topology import Topology
 
 _LOOK_SECONDS: Final = 60.0
 _SAY_NS: Final = 3600 * 1_000_000_000
@@ -56,6 +58,8 @@ class MachineSource:
         self._host_root, self._cgroup_mode, self._clock = host_root, cgroup_mode, clock
         self._filesystems, self._docker_version = filesystems, docker_version
         self._cpu: Cpu | None = None
+        self._cloud: Cloud | None = None
+        self._topology = Topology(Path(host_root))
         self._status = Status(self.name, "starting", since_ms=clock.wall_ns() // 1_000_000)
 
     def status(self) -> Status:
@@ -86,6 +90,8 @@ class MachineSource:
         root = Path(self._host_root)
         if self._cpu is None:
             self._cpu = Cpu(root)  # never changes, and a current frequency would seem to
+        if self._cloud is None:
+            self._cloud = cloud(root)
         memory, system, docker = proc.meminfo(root), os.uname(), self._docker_version() if self._docker_version else None
         return HostFacts(
             boot_id=proc.boot_id(root),
@@ -110,6 +116,12 @@ class MachineSource:
             filesystems=[_filesystem(usage) for usage in self._filesystems.measure()],
             disks=list(disks(root)),
             network_devices=list(network_devices(root)),
+            huge_pages=list(huge_pages(root / "sys/kernel/mm/hugepages")),
+            memory_modules=list(memory_modules(root)),
+            topology=self._topology.read(),
+            cloud_provider=self._cloud.provider,
+            instance_type=self._cloud.instance_type,
+            instance_id=self._cloud.instance_id,
         )
 
 

@@ -18,8 +18,9 @@ from streamer.clock import SystemClock
 from streamer.contracts import Clock
 from streamer.model import observations as o
 from streamer.sources import machine
+from streamer.sources.cloud import Cloud, cloud
 from streamer.sources.filesystems import Filesystems
-from streamer.sources.hardware import disks, network_devices
+from streamer.sources.hardware import disks, huge_pages, memory_modules, network_devices
 from streamer.sources.machine import MachineSource, host_identity
 from streamer.testing.clock import FakeClock
 
@@ -175,3 +176,62 @@ def test_network_devices_are_the_host_s_own(tmp_path: Path) -> None:
     host(tmp_path, {"sys/class/net/bonding_masters": ""})
     (device,) = network_devices(tmp_path)
     assert msgspec.to_builtins(device) == {"name": "eth0", "mac_address": "aa:bb", "mtu": 1500}
+
+
+def test_huge_pages_and_memory_modules(tmp_path: Path) -> None:
+    """Pages by size; modules of a kind together, wherever they are plugged in."""
+    host(
+        tmp_path,
+        {
+            "sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages": "2\n",
+            "sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages": "512\n",
+            "sys/devices/system/edac/mc/mc0/dimm0/dimm_mem_type": "Registered-DDR4\n",
+            "sys/devices/system/edac/mc/mc0/dimm0/size": "16384\n",
+            "sys/devices/system/edac/mc/mc0/dimm0/dimm_label": "A1\n",
+            "sys/devices/system/edac/mc/mc1/dimm3/dimm_mem_type": "Registered-DDR4\n",
+            "sys/devices/system/edac/mc/mc1/dimm3/size": "16384\n",
+            "sys/devices/system/edac/mc/mc1/dimm4/dimm_mem_type": "Non-volatile-RAM\n",
+            "sys/devices/system/edac/mc/mc1/dimm4/size": "129408\n",
+            "sys/devices/system/edac/mc/mc1/csrow0/size": "32768\n",
+            "sys/devices/system/edac/mc/mc1/mc_name": "x\n",
+        },
+    )
+    assert msgspec.to_builtins(list(huge_pages(tmp_path / "sys/kernel/mm/hugepages"))) == [
+        {"page_size_bytes": 2 << 20, "num_pages": 512},
+        {"page_size_bytes": 1 << 30, "num_pages": 2},
+    ]
+    assert msgspec.to_builtins(list(memory_modules(tmp_path))) == [
+        {"kind": "Non-volatile-RAM", "capacity_bytes": 129408 << 20, "count": 1},
+        {"kind": "Registered-DDR4", "capacity_bytes": 32 << 30, "count": 2},
+    ]
+    assert list(memory_modules(tmp_path / "none")) == list(huge_pages(tmp_path / "none")) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (
+            {"sys_vendor": "Amazon EC2", "product_name": "m7a.4xlarge", "board_asset_tag": "i-0c1f0a6be0a5d9f3e"},
+            Cloud("AWS", "m7a.4xlarge", "i-0c1f0a6be0a5d9f3e"),
+        ),
+        ({"sys_vendor": "Amazon EC2", "product_name": "m5.metal", "board_asset_tag": "Not Specified"}, Cloud("AWS", "m5.metal")),
+        ({"sys_vendor": "Xen", "bios_version": "4.11.amazon", "product_name": "HVM domU"}, Cloud("AWS")),
+        ({"sys_vendor": "Google", "product_name": "Google Compute Engine", "product_serial": "GoogleCloud-1"}, Cloud("GCE")),
+        (
+            {
+                "sys_vendor": "Microsoft Corporation",
+                "product_name": "Virtual Machine",
+                "chassis_asset_tag": "7783-7084-3265-9085-8269-3286-77",
+                "product_uuid": "12345678-9ABC-DEF0-1234-56789ABCDEF0",
+            },
+            Cloud("Azure", instance_id="12345678-9abc-def0-1234-56789abcdef0"),
+        ),
+        ({"sys_vendor": "Microsoft Corporation", "product_name": "Virtual Machine", "chassis_asset_tag": "0000"}, Cloud()),
+        ({"sys_vendor": "Dell Inc.", "product_name": "PowerEdge R740"}, Cloud()),
+        ({}, Cloud()),
+    ],
+)
+def test_the_cloud_is_told_by_the_firmware(tmp_path: Path, files: dict[str, str], expected: Cloud) -> None:
+    """Each provider's mark; a machine of one's own, a Hyper-V of one's own too, has none."""
+    host(tmp_path, {f"sys/class/dmi/id/{name}": text + "\n" for name, text in files.items()})
+    assert cloud(tmp_path) == expected
