@@ -38,6 +38,7 @@ from streamer.outbox.state import REMEDY as STATE_REMEDY
 from streamer.outbox.state import directory, open_state
 from streamer.sidecar.server import Sidecar
 from streamer.sources.cgroup import CgroupSampler, CgroupSource
+from streamer.sources.disk_usage import DiskUsage
 from streamer.sources.docker import DockerSource
 from streamer.sources.filesystems import Filesystems
 from streamer.sources.kmsg import KmsgSource
@@ -98,12 +99,14 @@ class Agent:
             else None
         )
         descriptors = wiring.raise_descriptor_limit() - _SPARE_DESCRIPTORS
-        filesystems = Filesystems(root, self.clock)
+        docker, filesystems = self.docker, Filesystems(root, self.clock)
         self.sampler = CgroupSampler(
             self.hierarchies, host_root=root, clock=self.clock, telemetry=self.telemetry,
             descriptors=max(0, descriptors), network=settings.sampling.network, filesystems=filesystems,
+            disk_usage=DiskUsage(root, self.clock, seconds(settings.docker.disk_usage_interval), docker.place)
+            if docker is not None and settings.docker.disk_usage
+            else None,
         )  # fmt: skip
-        docker = self.docker
         self.machine = MachineSource(root, self.hierarchies.mode, self.clock, filesystems, docker.version if docker else None)
 
 

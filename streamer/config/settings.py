@@ -59,6 +59,15 @@ class Docker(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ""
     relist: Annotated[Duration, Meta(description="Time between two lists of all containers; finds what a lost event hid.")] = "60s"
     timeout: Annotated[Duration, Meta(description="Longest wait for an answer.")] = "5s"
+    disk_usage: Annotated[
+        bool, Meta(description="Measure how much disk containers take: their writable layers (overlay2) and their logs.")
+    ] = True
+    disk_usage_interval: Annotated[
+        Duration,
+        Meta(
+            description="Time between two measurements of a container, which walk through its files; longer where that takes long."
+        ),
+    ] = "60s"
 
 
 class Kmsg(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

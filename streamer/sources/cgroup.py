@@ -17,6 +17,8 @@ from streamer.kernel.cgroup import CgroupReader, DescriptorBudget
 from streamer.kernel.hierarchy import Hierarchies
 from streamer.kernel.proc import sees_host_pids, shares_host_network
 from streamer.model import observations as o
+from streamer.model.stats import FilesystemUsage
+from streamer.sources.disk_usage import DiskUsage
 from streamer.sources.filesystems import Filesystems
 from streamer.sources.watcher import Watcher
 from streamer.telemetry import Telemetry
@@ -158,9 +160,11 @@ class CgroupSampler:
         descriptors: int,
         network: bool,
         filesystems: Filesystems,
+        disk_usage: DiskUsage | None = None,
     ) -> None:
+        """`disk_usage`: of containers; None: it is not measured."""
         self._hierarchies, self._host_root, self._clock, self._telemetry = hierarchies, host_root, clock, telemetry
-        self._network, self._filesystems = network, filesystems
+        self._network, self._filesystems, self._disk_usage = network, filesystems, disk_usage
         self._budget = DescriptorBudget(descriptors)
         self._readers: dict[str, _Held] = {}
         self._ended: deque[str] = deque()
@@ -185,6 +189,8 @@ class CgroupSampler:
         for held in self._readers.values():
             held.reader.close()
         self._readers.clear()
+        if self._disk_usage is not None:
+            self._disk_usage.close()
 
     def _read(self, looks: Sequence[Look]) -> list[o.Sampled]:
         while self._ended:
@@ -195,11 +201,15 @@ class CgroupSampler:
             if reader is None:
                 continue
             try:
-                measured = self._filesystems.latest() if look.path == "/" else ()
-                sampled.append(o.Sampled(look.path, look.inode, reader.read(self._clock.wall_ns(), measured)))
+                sampled.append(o.Sampled(look.path, look.inode, reader.read(self._clock.wall_ns(), self._measured(look.path))))
             except Gone:
                 self._drop(look.path)
         return sampled
+
+    def _measured(self, path: str) -> tuple[FilesystemUsage, ...]:
+        if path == "/":
+            return self._filesystems.latest()
+        return self._disk_usage.fresh(path) if self._disk_usage is not None else ()
 
     def _reader(self, look: Look) -> CgroupReader | None:
         held = self._readers.get(look.path)
@@ -223,6 +233,8 @@ class CgroupSampler:
         held = self._readers.pop(path, None)
         if held is not None:
             held.reader.close()
+        if self._disk_usage is not None:
+            self._disk_usage.forget(path)
 
 
 class _Held:

@@ -81,6 +81,10 @@ class DockerSource:
         """Of the daemon, as it said at the last connect; None before."""
         return self._version
 
+    def place(self, container_id: str) -> api.Place | None:
+        """Where a container's files are on the host; None: not known (yet). For any thread."""
+        return self._known.place(container_id)
+
     def request(self, container_id: str) -> None:
         """Ask for a full description soon; coalesced, answered by `Described`.
 
@@ -219,7 +223,7 @@ class DockerSource:
             self._known.asked(container_id, asked_ns)
             self._telemetry.count("streamer_docker_requests_total", "inspect")
             try:
-                answer = self._known.answered(await engine.inspect(container_id, self._clock), asked_ns)
+                told, place = await engine.inspect(container_id, self._clock)
             except Gone:
                 continue
             except NotConnected as problem:
@@ -229,6 +233,8 @@ class DockerSource:
             except PermanentlyRefused as problem:
                 self._degraded(str(problem), problem.remedy)
                 continue
+            answer = self._known.answered(told, asked_ns)
+            self._known.placed(container_id, place)
             if answer.ask_again:
                 wanted.add(container_id)
             if answer.told is not None:
@@ -332,14 +338,15 @@ class _Engine:
         """All containers, by one call that describes none of them."""
         return await self._ask(lambda client: api.containers(client.containers(all=True)))
 
-    async def inspect(self, container_id: str, clock: Clock) -> o.Described:
-        """The full description of one container."""
+    async def inspect(self, container_id: str, clock: Clock) -> tuple[o.Described, api.Place]:
+        """The full description of one container, and where its files are."""
 
-        def ask(client: Any) -> o.Described:
+        def ask(client: Any) -> tuple[o.Described, api.Place]:
             from docker.errors import NotFound
 
             try:
-                return api.described(client.inspect_container(container_id), clock.wall_ns())
+                answer = client.inspect_container(container_id)
+                return api.described(answer, clock.wall_ns()), api.place(answer)
             except NotFound as error:
                 raise Gone(container_id) from error
 

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -245,6 +245,45 @@ def described(answer: Any, time_ns: int) -> Described:
     )
     msgspec.json.encode(description)  # half a surrogate pair is JSON to the json module, but no text: refused here, at the door
     return description
+
+
+class Place(NamedTuple):
+    """Where a container's files are on the host, as far as the engine says so.
+
+    upper  the directory of its writable layer; "": not said, or the layer is no directory of its own
+    home   the directory of its logs and of what the engine mounts into it; "": not said
+    pid    its first process; 0: none
+    """
+
+    upper: str = ""
+    home: str = ""
+    pid: int = 0
+
+
+class _GraphDriver(Struct, frozen=True, rename="pascal"):
+    data: dict[str, Any] | None = None
+
+
+class _Kept(Struct, frozen=True, rename="pascal"):
+    id: str
+    graph_driver: _GraphDriver | None = None
+    log_path: str = ""
+    hostname_path: str = ""
+    resolv_conf_path: str = ""
+    state: _State = _State()
+
+
+def place(answer: Any) -> Place:
+    """Where the files of a container are, by the answer to `/containers/<id>/json`; nothing where it is something else."""
+    try:
+        told = msgspec.convert(answer, _Kept)
+    except ValueError:
+        return Place()
+    upper = ((told.graph_driver and told.graph_driver.data) or {}).get("UpperDir")
+    homes = (os.path.dirname(path) for path in (told.log_path, told.hostname_path, told.resolv_conf_path))
+    # Who shares another container's network has its files, too; a log driver may put the log elsewhere.
+    home = next((home for home in homes if os.path.basename(home) == told.id), "")
+    return Place(upper if isinstance(upper, str) and upper.startswith("/") else "", home, told.state.pid)
 
 
 _RFC3339: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII)

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from streamer.model.observations import Described, RuntimeEvent
-from streamer.sources.docker_api import RING, STATE_AFTER, Event, Listed
+from streamer.sources.docker_api import RING, STATE_AFTER, Event, Listed, Place
 
 _REMEMBERED_EVENTS: Final = 4 * RING
 
@@ -23,12 +23,13 @@ class Answer(NamedTuple):
 class _Container:
     """What was last heard of a container; times are monotonic ns."""
 
-    __slots__ = ("asked_ns", "described", "heard_ns", "name", "state", "told_ns")
+    __slots__ = ("asked_ns", "described", "heard_ns", "name", "place", "state", "told_ns")
 
     def __init__(self) -> None:
         self.state = ""
         self.name = ""
         self.described = False
+        self.place: Place | None = None
         self.heard_ns = -1  # when the latest event came
         self.asked_ns = -1  # when it was asked about last
         self.told_ns = -1  # when the answer that was passed on last had been asked for
@@ -74,6 +75,16 @@ class Known:
     def has(self, container_id: str) -> bool:
         """Whether anything is known of a container."""
         return container_id in self._containers
+
+    def placed(self, container_id: str, place: Place) -> None:
+        """An answer told where a container's files are."""
+        if container_id in self._containers:
+            self._containers[container_id].place = place
+
+    def place(self, container_id: str) -> Place | None:
+        """Where a container's files are, as told last. For any thread."""
+        container = self._containers.get(container_id)
+        return container.place if container is not None else None
 
     def listed(self, entries: Sequence[Listed], asked_ns: int, *, everything: bool) -> list[str]:
         """A list came: whom to ask about, because it differs from what is known, was never described, or (`everything`) runs."""
