@@ -147,7 +147,7 @@ class Run(Agent):
         self.sidecar = (
             None
             if settings.http.listen == "off"
-            else Sidecar(settings.http, self.memory, self.telemetry, self.statuses, self.clock)
+            else Sidecar(settings.http, self.memory, self.telemetry, self.statuses, self.clock, metrics=settings.metrics)
         )
         self.stopping = asyncio.Event()
         self.hurry = asyncio.Event()

@@ -157,6 +157,21 @@ class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     samples: Annotated[int, Meta(description="Samples kept in memory for each container.", ge=1, le=3600)] = 120
 
 
+class Metrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What /metrics says of containers."""
+
+    container_labels: Annotated[
+        bool, Meta(description="Give each series the labels that messages carry (labels.allow), as container_label_NAME.")
+    ] = True
+    allow_labels: Annotated[
+        list[str],
+        Meta(description="With container_labels off: the labels to give all the same; a trailing * matches any ending."),
+    ] = []
+    timestamps: Annotated[
+        bool, Meta(description="Give measured values the time of their sample, as cAdvisor does; off: they count as of the scrape.")
+    ] = True
+
+
 class SinkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One place to publish to; as many of these sections as there are places."""
 
@@ -206,6 +221,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     publishing: Publishing = Publishing()
     outbox: Outbox = Outbox()
     http: Http = Http()
+    metrics: Metrics = Metrics()
     sinks: Annotated[list[SinkSettings], Meta(description="Where to publish; none: stdout.")] = []
 
 

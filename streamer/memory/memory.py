@@ -272,9 +272,12 @@ class Memory:
     @property
     def bytes(self) -> int:
         """Held by samples, statistics and events."""
-        return sum(container.size for container in self._containers.values()) + sum(
-            events.bytes for events in self._events.values()
-        )
+        return sum(container.size for container in self._containers.values()) + self.event_bytes
+
+    @property
+    def event_bytes(self) -> int:
+        """Held by events."""
+        return sum(events.bytes for events in self._events.values())
 
     def __len__(self) -> int:
         """Containers that live."""

@@ -213,6 +213,7 @@ class Delivery:
                 gathered = not await _set_within(self._wake, GATHER_SECONDS)
 
     async def _deliver(self, batch: list[Entry]) -> None:
+        began_ns = self._clock.monotonic_ns()
         try:
             async with asyncio.timeout(self._send_seconds):
                 receipt = await self.sink.send(batch)
@@ -223,8 +224,10 @@ class Delivery:
         except BaseException:  # cancelled too: what is not acknowledged counts as left
             self.backlog.give_back()
             raise
-        delivered = len(batch) - len(receipt.rejected)
-        self._telemetry.count("streamer_sink_delivered_total", self.sink.name, batch[0].topic.lane, by=delivered)
+        delivered, lane = len(batch) - len(receipt.rejected), batch[0].topic.lane
+        self._telemetry.count("streamer_sink_delivered_total", self.sink.name, lane, by=delivered)
+        self._telemetry.set("streamer_sink_delivered_timestamp_seconds", batch[-1].order_ms / 1000, self.sink.name, lane)
+        self._telemetry.observe("streamer_sink_send_seconds", (self._clock.monotonic_ns() - began_ns) / 1e9, self.sink.name)
         self._up()
         self.fetch()
         self._on_settled(self, refused, receipt.lapses)

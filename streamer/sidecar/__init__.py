@@ -6,5 +6,10 @@ server.py      `Sidecar`: the embedded server, from start to graceful end
 routes.py      the table of routes, and the application made of it
 query.py       what may stand in a query string; refusals as JSON
 api.py         our own API and the health routes: pure functions from memory to bodies
-prometheus.py  `/metrics`
+metrics.py     `/metrics`: which format, the body in chunks
+families.py    the table of container and machine families, by cAdvisor's names
+container_metrics.py  these as text
+prometheus.py  the agent's own metrics as text
+textformat.py  Prometheus' and OpenMetrics' text formats
+loop_delay.py  how late the event loop is
 """

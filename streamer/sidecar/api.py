@@ -14,7 +14,8 @@ from streamer.contracts import Status
 from streamer.memory import ID_PREFIX_MIN, Container, Memory
 from streamer.model import messages as m
 from streamer.sidecar import recent
-from streamer.sidecar.prometheus import CONTENT_TYPE, Exposition
+from streamer.sidecar.metrics import metrics_body
+from streamer.sidecar.prometheus import Exposition
 from streamer.sidecar.query import Answer, Refused, encode
 from streamer.telemetry import Telemetry
 
@@ -98,11 +99,9 @@ def _component(status: Status) -> dict[str, str]:
 
 
 def metrics(context: Context, _query: Query) -> Answer:
-    """The agent's own numbers as Prometheus text."""
-    telemetry, memory = context.telemetry, context.memory
-    telemetry.set("streamer_memory_bytes", memory.bytes)
-    telemetry.count("streamer_memory_ignored_total", by=memory.ignored - telemetry.value("streamer_memory_ignored_total"))
-    return Answer(context.exposition.render(), content_type=CONTENT_TYPE)
+    """Containers and the machine by cAdvisor's names, and the agent's own numbers, as Prometheus text."""
+    content_type, chunks = metrics_body(context, "")
+    return Answer(b"".join(chunks), content_type=content_type)
 
 
 # containers

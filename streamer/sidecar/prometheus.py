@@ -1,19 +1,24 @@
-"""`/metrics`: the agent's own numbers as Prometheus text.
+"""The agent's own numbers, and everything else that `/metrics` shows.
 
-Format 0.0.4: https://prometheus.io/docs/instrumenting/exposition_formats/. Written by hand, because names and labels
-of a series stay the same from scrape to scrape: only the number behind them is made anew.
+Written by hand, because names and labels of a series stay the same from scrape to scrape: only the number behind them
+is made anew.
 """
 
 from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from streamer.telemetry import Metric, Telemetry
+from streamer.clock import SystemClock
+from streamer.config import Metrics
+from streamer.contracts import Clock
+from streamer.sidecar.container_metrics import ContainerMetrics
+from streamer.sidecar.textformat import TEXT, Format, escape, escape_help, number
+from streamer.telemetry import Histogram, Metric, Telemetry
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+CONTENT_TYPE: Final = TEXT.type
 
 _BUILD: Final = Metric("streamer_build_info", "gauge", "Version of the agent, in the label.", ("version",))
 
@@ -25,6 +30,7 @@ _PROCESS: Final[tuple[tuple[Metric, Callable[[Any], float]], ...]] = (
     (Metric("process_start_time_seconds", "gauge", "Start of the agent, seconds since 1970."), lambda p: p.create_time()),
     (Metric("process_open_fds", "gauge", "Open descriptors of the agent."), lambda p: _open_descriptors() or p.num_fds()),
     (Metric("process_max_fds", "gauge", "Most descriptors it may open."), lambda _: resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+    (Metric("process_threads", "gauge", "Threads of the agent."), lambda p: p.num_threads()),
 )
 
 
@@ -35,59 +41,59 @@ def _open_descriptors() -> int:
 
 
 class Exposition:
-    """Renders all metrics; remembers the text before each number."""
+    """Renders the agent's own metrics; remembers the text before each number. `containers` renders all others."""
 
-    def __init__(self, telemetry: Telemetry, version: str) -> None:
+    def __init__(self, telemetry: Telemetry, version: str, settings: Metrics | None = None, clock: Clock | None = None) -> None:
         import psutil
 
+        self.containers = ContainerMetrics(settings or Metrics(), clock or SystemClock())
         self._telemetry = telemetry
         self._version = version
         self._process = psutil.Process()
-        self._heads: dict[str, str] = {}
         self._series: dict[tuple[str, tuple[str, ...]], str] = {}
 
-    def render(self) -> bytes:
-        """The whole document. A metric with labels that counted nothing yet is left out; one without them is 0."""
-        lines = self._family(_BUILD, {(self._version,): 1})
+    def render(self, form: Format = TEXT) -> bytes:
+        """All of them. A metric with labels that counted nothing yet is left out; one without them is 0."""
+        return "".join(self._lines(form)).encode("utf-8", "backslashreplace")
+
+    def _lines(self, form: Format) -> Iterator[str]:
+        yield from self._family(form, _BUILD, {(self._version,): 1})
         for metric, series in self._telemetry.snapshot():
-            lines += self._family(metric, series)
+            yield from self._family(form, metric, series)
+        for metric, histograms in self._telemetry.histograms():
+            yield from self._histogram(form, metric, histograms)
         with self._process.oneshot():
             for metric, read in _PROCESS:
-                lines += self._family(metric, {(): read(self._process)})
-        return "".join(lines).encode()
+                yield from self._family(form, metric, {(): read(self._process)})
 
-    def _family(self, metric: Metric, series: dict[tuple[str, ...], float]) -> list[str]:
+    def _family(self, form: Format, metric: Metric, series: Mapping[tuple[str, ...], float]) -> Iterator[str]:
         if not series:
             if metric.labels:
-                return []
+                return
             series = {(): 0}
-        head = self._heads.get(metric.name)
-        if head is None:
-            head = f"# HELP {metric.name} {_help(metric.help)}\n# TYPE {metric.name} {metric.kind}\n"
-            self._heads[metric.name] = head
-        return [head, *(f"{self._before(metric, labels)} {number(value)}\n" for labels, value in series.items())]
+        yield form.head(metric.name, metric.kind, escape_help(metric.help))
+        for labels, value in series.items():
+            yield f"{self._before(metric.name, metric.labels, labels)} {number(value)}\n"
 
-    def _before(self, metric: Metric, labels: tuple[str, ...]) -> str:
-        key = (metric.name, labels)
+    def _histogram(self, form: Format, metric: Metric, series: Mapping[tuple[str, ...], Histogram]) -> Iterator[str]:
+        if not series:
+            if metric.labels:
+                return
+            series = {(): Histogram(len(metric.bounds))}
+        yield form.head(metric.name, metric.kind, escape_help(metric.help))
+        bounds = [*(str(float(bound)) for bound in metric.bounds), "+Inf"]
+        for labels, histogram in series.items():
+            below = 0
+            for bound, count in zip(bounds, histogram.counts, strict=True):
+                below += count
+                yield f"{self._before(f'{metric.name}_bucket', (*metric.labels, 'le'), (*labels, bound))} {below}\n"
+            yield f"{self._before(f'{metric.name}_sum', metric.labels, labels)} {number(histogram.sum)}\n"
+            yield f"{self._before(f'{metric.name}_count', metric.labels, labels)} {below}\n"
+
+    def _before(self, name: str, names: tuple[str, ...], values: tuple[str, ...]) -> str:
+        key = (name, values)
         text = self._series.get(key)
         if text is None:
-            pairs = ",".join(f'{name}="{_label(value)}"' for name, value in zip(metric.labels, labels, strict=True))
-            text = self._series[key] = f"{metric.name}{{{pairs}}}" if pairs else metric.name
+            pairs = ",".join(f'{label}="{escape(value)}"' for label, value in zip(names, values, strict=True))
+            text = self._series[key] = f"{name}{{{pairs}}}" if pairs else name
         return text
-
-
-def number(value: float) -> str:
-    """A sample value: shortest exact decimal, `NaN`, `+Inf` or `-Inf`."""
-    if value != value:  # noqa: PLR0124  NaN is the one value unequal to itself
-        return "NaN"
-    if value in (float("inf"), float("-inf")):
-        return "+Inf" if value > 0 else "-Inf"
-    return repr(value)
-
-
-def _help(text: str) -> str:
-    return text.replace("\\", r"\\").replace("\n", r"\n")
-
-
-def _label(text: str) -> str:
-    return _help(text).replace('"', r"\"")

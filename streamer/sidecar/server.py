@@ -12,10 +12,10 @@ from typing import Final
 import uvicorn
 
 import streamer
-from streamer.config import Http
+from streamer.config import Http, Metrics
 from streamer.contracts import Clock, Status
 from streamer.memory import Memory
-from streamer.sidecar import listen
+from streamer.sidecar import listen, loop_delay
 from streamer.sidecar.api import Context
 from streamer.sidecar.connection import Connection
 from streamer.sidecar.prometheus import Exposition
@@ -52,6 +52,7 @@ class Sidecar:
         statuses: Callable[[], list[Status]],
         clock: Clock,
         *,
+        metrics: Metrics | None = None,
         essential: Sequence[str] = ("source.cgroup",),
     ) -> None:
         """`essential`: components that must work for `/readyz` to say ready.
@@ -63,7 +64,7 @@ class Sidecar:
         self._listen = listen.allowed(settings)
         self._clock = clock
         self._telemetry = telemetry
-        self._context = Context(memory, telemetry, statuses, Exposition(telemetry, streamer.__version__), essential)
+        self._context = Context(memory, telemetry, statuses, Exposition(telemetry, streamer.__version__, metrics, clock), essential)
         self._socket: socket.socket | None = None
         self._inode = 0
         self._state = "off" if self._listen is None else "starting"
@@ -114,10 +115,12 @@ class Sidecar:
             return
         server = _Server(self._uvicorn_config())
         serving = asyncio.create_task(server.serve(sockets=[self._socket]), name="sidecar.http")
+        watching = asyncio.create_task(loop_delay.watch(self._telemetry, self._clock), name="sidecar.loop_delay")
         self._set_state("ok")
         try:
             await asyncio.shield(serving)
         finally:
+            watching.cancel()
             server.should_exit = True
             try:
                 await asyncio.gather(serving, return_exceptions=True)  # a failure has left the `try` above already

@@ -126,6 +126,23 @@ async def test_samples_gather_and_facts_do_not() -> None:
     assert sink.batches[0][0].topic.short == "oom"
 
 
+async def test_how_far_a_sink_is_and_how_long_it_takes_is_counted() -> None:
+    """By sends that were acknowledged; the newest message of each lane, as of when it was made."""
+    sink = FlakySink([None, LOST, Stored(LOST)])
+    bench = Bench(sink)
+    async with bench.running():
+        first = bench.publish(bench.speaker.oom("a"))
+        await sink.wait_for(1)
+        bench.clock.advance(60)
+        last = bench.publish(bench.speaker.oom("a"))
+        await until(lambda: bench.telemetry.value("streamer_sink_delivered_total", "flaky", "durable") == 2)
+    assert bench.telemetry.value("streamer_sink_delivered_timestamp_seconds", "flaky", "durable") == last[0].order_ms / 1000
+    assert last[0].order_ms - first[0].order_ms == 60_000
+    assert bench.telemetry.value("streamer_sink_delivered_timestamp_seconds", "flaky", "stats") == 0
+    ((_, sends),) = [h for h in bench.telemetry.histograms() if h[0].name == "streamer_sink_send_seconds"]
+    assert sum(sends["flaky",].counts) == 2, "the two that failed are none"
+
+
 async def test_a_lost_connection_is_replayed_in_order() -> None:
     """After any failure of connect or send everything arrives, in order; said as degraded once and recovered once."""
     sink = FlakySink([None, LOST, LOST, Stored(LOST)], connects=[None, LOST, LOST])
