@@ -113,14 +113,7 @@ class Operations:
     async def derived_stats(self, name: str, options: RequestOptions = RequestOptions()) -> dict[str, v2.DerivedStats]:  # noqa: B008  frozen
         """Statistics of the last minute, hour and day by cgroup path."""
         await self.freshen(name, options)
-        tree = self._known()
-        told = {}
-        for path in self._requested(name, options, tree):
-            container = tree.get(path)
-            if container is None or container.latest is None:
-                raise NotFound(f"derived stats not enabled for container {quoted(path)}")
-            told[path] = derived_stats(container)
-        return told
+        return dict(self.each_derived(name, options))
 
     def each_requested(self, name: str, options: RequestOptions) -> Iterator[tuple[str, s.ContainerInfo]]:
         tree = self._known()
@@ -137,6 +130,16 @@ class Operations:
         tree = self._known()
         for path in self._requested(name, options, tree):
             yield path, self._views.deprecated_stats(tree.get(path), options.count)
+
+    def each_derived(self, name: str, options: RequestOptions) -> Iterator[tuple[str, v2.DerivedStats]]:
+        """Of several, those that have samples; folders that are no containers have none."""
+        tree = self._known()
+        for path in self._requested(name, options, tree):
+            container = tree.get(path)
+            if container is not None and container.latest is not None:
+                yield path, derived_stats(container)
+            elif not options.recursive:
+                raise NotFound(f"derived stats not enabled for container {quoted(path)}")
 
     async def freshen(self, name: str, options: RequestOptions) -> None:
         """If the options set a greatest age, have what is older sampled again first."""
