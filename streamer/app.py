@@ -19,6 +19,9 @@ import psutil
 
 import streamer
 from streamer import logs, systemd, wiring
+from streamer.cadvisor.freshness import Freshener
+from streamer.cadvisor.operations import Operations
+from streamer.cadvisor.processes import ProcessLister
 from streamer.clock import SystemClock
 from streamer.config import Settings, seconds
 from streamer.contracts import Emit, Look, Status
@@ -147,7 +150,9 @@ class Run(Agent):
         self.sidecar = (
             None
             if settings.http.listen == "off"
-            else Sidecar(settings.http, self.memory, self.telemetry, self.statuses, self.clock, metrics=settings.metrics)
+            else Sidecar(
+                settings.http, self.memory, self._operations(), self.telemetry, self.statuses, self.clock, metrics=settings.metrics
+            )
         )
         self.stopping = asyncio.Event()
         self.hurry = asyncio.Event()
@@ -157,6 +162,14 @@ class Run(Agent):
         sources = [s.status() for s in (self.cgroups, self.docker, self.kmsg, self.machine) if s is not None]
         disk = self.outbox.disk_status() or Status(STATE, "degraded" if self.state.trouble else "off", self.state.trouble)
         return [*sources, disk, *self.outbox.statuses()]
+
+    def _operations(self) -> Operations:
+        return Operations(
+            self.memory,
+            self.clock,
+            freshen=Freshener(self.memory, self.clock, self.manager.hasten),
+            processes=ProcessLister(self.hierarchies, self.settings.host_root, self.clock),
+        )
 
     def _trouble_at_start(self) -> list[o.Observation]:
         """What is missing, or will be, because of how the run before ended or what was found of it."""

@@ -72,6 +72,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric(
         "streamer_http_requests_total", "counter", "HTTP requests; status aborted: the client took no answer.", ("route", "status")
     ),
+    Metric("streamer_http_events_dropped_total", "counter", "Events that clients of the event stream did not take in time."),
 )
 
 _BY_NAME: Final = {metric.name: metric for metric in METRICS}

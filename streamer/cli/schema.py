@@ -55,8 +55,10 @@ def _command(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
 def files() -> dict[str, str]:
     """Every generated file below `schemas/` but the README, which also has words of people: path -> text."""
     from streamer.config import json_schema
+    from streamer.sidecar import openapi, routes
 
-    return {**schema.files(), "config.schema.json": schema.text(json_schema())}
+    described = openapi.document(routes.ROUTES)
+    return {**schema.files(), "config.schema.json": schema.text(json_schema()), "openapi.json": schema.text(described)}
 
 
 def topic_table() -> str:

@@ -1,15 +1,19 @@
 """The query sidecar: recent state over HTTP, read-only, from memory.
 
-listen.py      address -> listening socket; what may not be bound is refused
-connection.py  what one client may cost: connections, size and time of a request, time to take the answer
-server.py      `Sidecar`: the embedded server, from start to graceful end
-routes.py      the table of routes, and the application made of it
-query.py       what may stand in a query string; refusals as JSON
-api.py         our own API and the health routes: pure functions from memory to bodies
-metrics.py     `/metrics`: which format, the body in chunks
-families.py    the table of container and machine families, by cAdvisor's names
-container_metrics.py  these as text
-prometheus.py  the agent's own metrics as text
-textformat.py  Prometheus' and OpenMetrics' text formats
-loop_delay.py  how late the event loop is
+listen.py       address -> listening socket; what may not be bound is refused
+connection.py   what one client may cost: connections, size and time of a request, time to take the answer
+server.py       `Sidecar`: the embedded server, from start to graceful end
+application.py  a request finds its row, waits for its turn, is answered, is counted
+exchange.py     bodies and answers on the wire: whole, piece by piece, or as long as something happens
+slots.py        turns of large answers
+routes.py       the table of routes; route.py: what a row says
+query.py        what may stand in a query string; refusals as JSON
+api.py          our own API and the health routes: pure functions from memory to bodies; recent.py: samples in it
+cadvisor.py     cAdvisor's API: paths, bodies and texts, on `streamer.cadvisor`
+validate.py     `/validate/`
+openapi.py      the OpenAPI document of the table; shapes.py: types of our own answers for it
+metrics.py      `/metrics`: which format, the body in pieces
+families.py     the table of container and machine families, by cAdvisor's names; container_metrics.py: these as text
+prometheus.py   the agent's own metrics as text; loop_delay.py: how late the event loop is
+textformat.py   Prometheus' and OpenMetrics' text formats
 """

@@ -5,22 +5,25 @@ Bodies are joined from JSON: last samples, events and host facts are the records
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 
+from streamer.cadvisor.operations import Operations
 from streamer.clock import rfc3339
 from streamer.contracts import Status
 from streamer.memory import ID_PREFIX_MIN, Container, Memory
 from streamer.model import messages as m
 from streamer.sidecar import recent
+from streamer.sidecar.exchange import Pieces
 from streamer.sidecar.metrics import metrics_body
 from streamer.sidecar.prometheus import Exposition
 from streamer.sidecar.query import Answer, Refused, encode
 from streamer.telemetry import Telemetry
 
 MOST_CONTAINERS: Final = 1000
-"""In one answer: joining and writing 2.5 MB takes the event loop some milliseconds, and more would be felt elsewhere."""
+"""In one answer, of 2.5 MB then."""
 MOST_SAMPLES: Final = 3600
 MOST_EVENTS: Final = 5000
 
@@ -35,7 +38,8 @@ Query = dict[str, Any]
 class Context(NamedTuple):
     """What a query may look at.
 
-    essential  components without which the agent cannot do its main job
+    essential   components without which the agent cannot do its main job
+    operations  cAdvisor's, for its API
     """
 
     memory: Memory
@@ -43,6 +47,7 @@ class Context(NamedTuple):
     statuses: Callable[[], list[Status]]
     exposition: Exposition
     essential: Sequence[str]
+    operations: Operations
 
 
 # health
@@ -98,16 +103,16 @@ def _component(status: Status) -> dict[str, str]:
     return {name: text for name, text in said.items() if text}
 
 
-def metrics(context: Context, _query: Query) -> Answer:
-    """Containers and the machine by cAdvisor's names, and the agent's own numbers, as Prometheus text."""
-    content_type, chunks = metrics_body(context, "")
-    return Answer(b"".join(chunks), content_type=content_type)
+def metrics(context: Context, query: Query) -> Pieces:
+    """Containers and the machine by cAdvisor's names, and the agent's own numbers, as Prometheus text or OpenMetrics."""
+    content_type, chunks = metrics_body(context, query["accept"])
+    return Pieces(chunks, content_type)
 
 
 # containers
 
 
-def containers(context: Context, query: Query) -> Answer:
+def containers(context: Context, query: Query) -> Pieces:
     """Containers with identity, state, limits and last sample, in a stable order, page by page.
 
     `total` counts all that pass the filters; `next` is there when more follow: give it as `after`.
@@ -117,11 +122,19 @@ def containers(context: Context, query: Query) -> Answer:
     rest = wanted if after is None else [c for c in wanted if c.key > after]
     page = rest[: query["limit"]]
     following = b',"next":' + encode(_cursor(page[-1])) if len(rest) > len(page) else b""
-    parts = [b'{"total":%d,"containers":[' % len(wanted)]
-    for c in page:
-        parts += (c.encoded[:-1], b',"last_sample":', c.latest_json, b"},") if c.latest else (c.encoded, b",")
-    parts[-1] = parts[-1].removesuffix(b",")
-    return Answer(b"".join((*parts, b"]", following, b"}")))
+    head = b'{"total":%d,"containers":[' % len(wanted)
+    return Pieces(itertools.chain((head,), _separated(map(_listed, page)), (b"]", following, b"}")))
+
+
+def _listed(c: Container) -> bytes:
+    return b'%b,"last_sample":%b}' % (c.encoded[:-1], c.latest_json) if c.latest else c.encoded
+
+
+def _separated(values: Iterable[bytes]) -> Iterator[bytes]:
+    before = b""
+    for value in values:
+        yield before + value
+        before = b","
 
 
 def container(context: Context, query: Query) -> Answer:
@@ -197,10 +210,11 @@ def host(context: Context, _query: Query) -> Answer:
     return Answer(next(iter(known.values())))
 
 
-def oom(context: Context, query: Query) -> Answer:
+def oom(context: Context, query: Query) -> Pieces:
     """The last OOM kills, as `container.oom` records, the oldest first; `total` counts those in memory."""
     events = context.memory.events(m.OOM)
-    return Answer(b'{"total":%d,"oom":[%b]}' % (len(events), b",".join(e.value for e in events.latest(query["limit"]))))
+    head = b'{"total":%d,"oom":[' % len(events)
+    return Pieces(itertools.chain((head,), _separated(e.value for e in events.latest(query["limit"])), (b"]}",)))
 
 
 def stream(context: Context, _query: Query) -> Answer:

@@ -7,17 +7,25 @@ the reason that a new container cannot be read.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from streamer.sidecar.exchange import CONNECTION
+
 MOST_CONNECTIONS: Final = 128
 MOST_HEAD_BYTES: Final = 65_536
+_SLICE_BYTES: Final = 8192
 REQUEST_SECONDS: Final = 10.0
 """From the first byte (or the connection) to the end of a request. Between requests uvicorn's keep-alive time counts."""
 STALLED_SECONDS: Final = 30.0
 """How long a client may leave an answer untaken before it is cut off."""
+
+MOST_PIPELINED: Final = 32
+"""Requests sent ahead of their answers: a packet may hold thousands, each of which takes some kilobytes until its turn."""
+_KEEPALIVE_IDLE_SECONDS: Final = 60
 
 Refuse = Callable[[str], None]
 """Told the status of a request that no route has seen, or `aborted` for an answer that was not taken."""
@@ -33,29 +41,35 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
         self._request_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
+        self._answering: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         super().connection_made(transport)
         if len(self.connections) > MOST_CONNECTIONS:
             self._cut(503, b"Service Unavailable")
             return
+        _notice_when_it_vanishes(transport.get_extra_info("socket"))
         self._start_request_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_request_timer()
         self._stop_stall_timer()
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn lets it run after a reset, and all of us live on with it
+        self._give_up_answer()  # uvicorn tells the newest request alone; with pipelining that is another one
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            return
-        self._start_request_timer()
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MOST_HEAD_BYTES:
-                self._cut(431, b"Request Header Fields Too Large")
+        for start in range(0, len(data), _SLICE_BYTES):  # a body may come in the same packet as its head
+            if self.transport.is_closing():
                 return
-        super().data_received(data)
+            part = data[start : start + _SLICE_BYTES]
+            self._start_request_timer()
+            if self._in_head:
+                self._head_bytes += len(part)
+                if self._head_bytes > MOST_HEAD_BYTES:
+                    self._cut(431, b"Request Header Fields Too Large")
+                    return
+            super().data_received(part)
 
     def on_message_begin(self) -> None:
         self._in_head, self._head_bytes = True, 0
@@ -64,6 +78,9 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        if len(self.pipeline) >= MOST_PIPELINED:
+            raise ValueError("too many requests ahead of their answers")  # ends the parsing: 400
+        self.scope["extensions"] = {CONNECTION: self}  # type: ignore[dict-item]  # any value may stand there
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -72,12 +89,15 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         self._refused("400")
-        super().send_400_response(msg)
+        if self._give_up_answer():
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
 
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._stall_timer is None:
-            self._stall_timer = self.loop.call_later(STALLED_SECONDS, self._abort)
+            self._stall_timer = self.loop.call_later(STALLED_SECONDS, self.abort)
 
     def resume_writing(self) -> None:
         self._stop_stall_timer()
@@ -97,13 +117,38 @@ class Connection(HttpToolsProtocol):
             self._stall_timer.cancel()
             self._stall_timer = None
 
-    def _abort(self) -> None:
+    @property
+    def is_untaken(self) -> bool:
+        """Whether what was written waits for the client."""
+        return self.flow.write_paused
+
+    def abort(self) -> None:
+        """Cut off a client that does not take its answer."""
         self._refused("aborted")
         self.transport.abort()
 
     def _cut(self, status: int, reason: bytes) -> None:
         self._refused(str(status))
-        cycle = cast("RequestResponseCycle | None", self.cycle)
-        if cycle is None or cycle.response_complete:  # otherwise these bytes would land within another answer
+        if not self._give_up_answer():
             self.transport.write(b"HTTP/1.1 %d %s\r\nconnection: close\r\ncontent-length: 0\r\n\r\n" % (status, reason))
         self.transport.close()
+
+    def _give_up_answer(self) -> bool:
+        """Whoever makes an answer now makes it for nobody. Whether it has begun: then bytes of ours would be taken for its own."""
+        answering = self._answering
+        if answering is None or answering.response_complete:
+            return False
+        answering.disconnected = True
+        answering.message_event.set()
+        return answering.response_started
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+
+def _notice_when_it_vanishes(client: socket.socket) -> None:
+    """A client that lost its power says nothing; one that only listens would keep its connection for ever."""
+    if client.family in (socket.AF_INET, socket.AF_INET6):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_SECONDS)

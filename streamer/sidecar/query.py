@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-_MOST_PARAMETERS: Final = 32
+MOST_PARAMETERS: Final = 32
 
 encode: Final = msgspec.json.Encoder().encode
 
@@ -33,16 +33,24 @@ class Refused(Exception):
         return Answer(encode({"error": self.error, "remedy": self.remedy, **self.more}), self.status)
 
 
+class Kind(NamedTuple):
+    """A kind of parameter. `read` takes its text and raises ValueError with what is wrong, as what follows its name;
+    `schema` says the same as JSON Schema."""
+
+    read: Callable[[str], Any]
+    schema: dict[str, Any]
+
+
 class Param(NamedTuple):
-    """One query parameter. `read` takes its text and raises ValueError with what is wrong, as what follows its name."""
+    """One query parameter. `default` None: there is none."""
 
     name: str
-    read: Callable[[str], Any]
+    kind: Kind
     default: Any
     help: str
 
 
-def whole(low: int, high: int) -> Callable[[str], int]:
+def whole(low: int, high: int) -> Kind:
     """A whole number within bounds."""
 
     def read(text: str) -> int:
@@ -50,22 +58,26 @@ def whole(low: int, high: int) -> Callable[[str], int]:
             return int(text)
         raise ValueError(f"is not a whole number from {low} to {high}")
 
-    return read
+    return Kind(read, {"type": "integer", "minimum": low, "maximum": high})
 
 
-def flag(text: str) -> bool:
-    """`true` or `false`; the bare name means true."""
+def _flag(text: str) -> bool:
     known = {"true": True, "1": True, "": True, "false": False, "0": False}
     if text.lower() not in known:
         raise ValueError("is not true or false")
     return known[text.lower()]
 
 
-def word(text: str) -> str:
-    """Any text but none."""
+def _word(text: str) -> str:
     if not text:
         raise ValueError("is empty")
     return text
+
+
+flag: Final = Kind(_flag, {"type": "boolean"})
+"""`true` or `false`; the bare name means true."""
+word: Final = Kind(_word, {"type": "string", "minLength": 1})
+"""Any text but none."""
 
 
 def parse(query_string: bytes, params: Sequence[Param], *, strict: bool) -> dict[str, Any]:
@@ -90,7 +102,7 @@ def parse(query_string: bytes, params: Sequence[Param], *, strict: bool) -> dict
             raise Refused(400, f"query parameter {name} is given twice", "give it once")
         given.add(name)
         try:
-            values[name] = param.read(text)
+            values[name] = param.kind.read(text)
         except ValueError as wrong:
             raise Refused(400, f"query parameter {name}={_shown(text)} {wrong}", f"{name}: {param.help}") from None
     return values
@@ -99,9 +111,9 @@ def parse(query_string: bytes, params: Sequence[Param], *, strict: bool) -> dict
 def _pairs(query_string: bytes) -> list[tuple[str, str]]:
     try:
         text = query_string.decode("utf-8", "replace")
-        return parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_PARAMETERS)
     except ValueError:
-        raise Refused(400, "too many query parameters", f"give at most {_MOST_PARAMETERS}") from None
+        raise Refused(400, "too many query parameters", f"give at most {MOST_PARAMETERS}") from None
 
 
 def _which(name: str, known: dict[str, Param]) -> str:

@@ -12,22 +12,21 @@ from typing import Final
 import uvicorn
 
 import streamer
+from streamer.cadvisor.operations import Operations
 from streamer.config import Http, Metrics
 from streamer.contracts import Clock, Status
 from streamer.memory import Memory
 from streamer.sidecar import listen, loop_delay
 from streamer.sidecar.api import Context
+from streamer.sidecar.application import UNROUTED, application
 from streamer.sidecar.connection import Connection
 from streamer.sidecar.prometheus import Exposition
-from streamer.sidecar.routes import UNROUTED, application
 from streamer.telemetry import Telemetry
 
 _GRACE_SECONDS: Final = 1
 """For answers under way at the end; with uvicorn's own pauses the whole end takes less than two seconds."""
 _KEEP_ALIVE_SECONDS: Final = 75
 """Longer than the scrape interval in general use, so that a scraper keeps its connection."""
-
-_HEADERS: Final = [("cache-control", "no-store"), ("x-content-type-options", "nosniff")]
 
 
 class _Server(uvicorn.Server):
@@ -48,6 +47,7 @@ class Sidecar:
         self,
         settings: Http,
         memory: Memory,
+        operations: Operations,
         telemetry: Telemetry,
         statuses: Callable[[], list[Status]],
         clock: Clock,
@@ -55,7 +55,7 @@ class Sidecar:
         metrics: Metrics | None = None,
         essential: Sequence[str] = ("source.cgroup",),
     ) -> None:
-        """`essential`: components that must work for `/readyz` to say ready.
+        """`essential`: components that must work for `/readyz` to say ready. `operations`: what cAdvisor's API asks.
 
         Raises:
             ConfigError: `http.listen` cannot be used, or others could reach it and `http.insecure` is not set.
@@ -64,7 +64,15 @@ class Sidecar:
         self._listen = listen.allowed(settings)
         self._clock = clock
         self._telemetry = telemetry
-        self._context = Context(memory, telemetry, statuses, Exposition(telemetry, streamer.__version__, metrics, clock), essential)
+        self._context = Context(
+            memory,
+            telemetry,
+            statuses,
+            Exposition(telemetry, streamer.__version__, metrics, clock),
+            essential,
+            operations,
+        )
+        self._ending = asyncio.Event()
         self._socket: socket.socket | None = None
         self._inode = 0
         self._state = "off" if self._listen is None else "starting"
@@ -122,12 +130,14 @@ class Sidecar:
         finally:
             watching.cancel()
             server.should_exit = True
+            self._ending.set()
+            # uvicorn would cancel what is left a moment later, and log each as an error
+            asyncio.get_running_loop().call_later(_GRACE_SECONDS * 0.8, _abort_all, server)
             try:
                 await asyncio.gather(serving, return_exceptions=True)  # a failure has left the `try` above already
             finally:
                 serving.cancel()
-                for connection in list(server.server_state.connections):
-                    connection.transport.abort()
+                _abort_all(server)
                 self.close()
 
     def _set_state(self, state: str) -> None:
@@ -138,7 +148,7 @@ class Sidecar:
             self._telemetry.count("streamer_http_requests_total", UNROUTED, status)
 
         return uvicorn.Config(
-            application(self._context),
+            application(self._context, self._ending),
             http=functools.partial(Connection, refused),  # type: ignore[arg-type]  # called, never subclassed
             ws="none",
             interface="asgi3",
@@ -148,7 +158,11 @@ class Sidecar:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            headers=_HEADERS,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
+
+
+def _abort_all(server: uvicorn.Server) -> None:
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()

@@ -11,14 +11,15 @@ import httpx
 import pytest
 
 import streamer
+from streamer.cadvisor.operations import Operations
 from streamer.clock import SystemClock
 from streamer.config import Http
 from streamer.contracts import Status
 from streamer.memory import Memory
 from streamer.model import messages as m
 from streamer.sidecar.api import Context
+from streamer.sidecar.application import application
 from streamer.sidecar.prometheus import Exposition
-from streamer.sidecar.routes import application
 from streamer.sidecar.server import Sidecar
 from streamer.telemetry import Telemetry
 from tests.support.said import Teller
@@ -37,7 +38,12 @@ class House:
         self.telemetry = Telemetry()
         self.components = [Status("source.cgroup", "ok"), Status("sink.kafka", "ok")]
         self.context = Context(
-            self.memory, self.telemetry, self.statuses, Exposition(self.telemetry, streamer.__version__), ("source.cgroup",)
+            self.memory,
+            self.telemetry,
+            self.statuses,
+            Exposition(self.telemetry, streamer.__version__),
+            ("source.cgroup",),
+            Operations(self.memory, SystemClock()),
         )
         self.app = application(self.context)
 
@@ -63,7 +69,7 @@ class House:
 
     def sidecar(self, listen: str = "127.0.0.1:0", *, insecure: bool = False) -> Sidecar:
         settings = Http(listen=listen, insecure=insecure)
-        return Sidecar(settings, self.memory, self.telemetry, self.statuses, SystemClock())
+        return Sidecar(settings, self.memory, self.context.operations, self.telemetry, self.statuses, SystemClock())
 
     @contextlib.asynccontextmanager
     async def serving(self, listen: str = "127.0.0.1:0") -> AsyncIterator[Sidecar]:

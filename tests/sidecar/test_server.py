@@ -16,8 +16,8 @@ import pytest
 
 from streamer.errors import ConfigError
 from streamer.sidecar import connection
+from streamer.sidecar.application import UNROUTED
 from streamer.sidecar.listen import inode_of
-from streamer.sidecar.routes import UNROUTED
 
 if TYPE_CHECKING:
     from tests.sidecar.conftest import House

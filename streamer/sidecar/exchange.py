@@ -1,0 +1,220 @@
+"""One request and its answer, over ASGI: bodies with a bound, answers whole, piece by piece, or as long as something happens.
+
+A large answer is made while it is sent. Nothing of it is made ahead: what the client has not taken yet waits in the
+generator, but for a few tens of kilobytes. The event loop goes round whenever `TURN_SECONDS` were spent, so that
+observing and other clients go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple, Protocol
+
+from starlette.types import Receive, Scope, Send
+
+from streamer.sidecar.query import Answer
+from streamer.sidecar.slots import Left, Turn
+
+MOST_BODY_BYTES: Final = 65_536
+_MOST_DISCARDED_BYTES: Final = 16 * MOST_BODY_BYTES
+"""Of a body that is too large: a client that still sends when the connection is closed does not get to read why."""
+PART_BYTES: Final = 32_768
+TURN_SECONDS: Final = 0.002
+"""How long one answer is worked at before others have the event loop."""
+
+ANSWER_SECONDS: Final = 120.0
+"""From the first byte of an answer in pieces to the last; who takes 64 KiB now and then is not stalled, and never done."""
+
+CONNECTION: Final = "streamer.connection"
+"""In a request's `extensions`: its `Connection`."""
+
+
+class Connection(Protocol):
+    """What an answer needs to know of the connection that it goes to."""
+
+    @property
+    def is_untaken(self) -> bool:
+        """Whether the client lets us wait."""
+        ...
+
+    def abort(self) -> None: ...
+
+
+class BodyTooLarge(Exception):
+    """More than `MOST_BODY_BYTES` were sent."""
+
+
+class Pieces(NamedTuple):
+    """An answer that is made while it is sent. What can be refused is refused before the first piece."""
+
+    pieces: Iterator[bytes]
+    content_type: str = "application/json"
+
+
+class Lines(NamedTuple):
+    """An answer that goes on until the client, or the server, ends it: a line for each thing that happens.
+
+    `close` is called at the end, whatever it was.
+    """
+
+    lines: AsyncIterator[bytes]
+    close: Callable[[], None]
+    content_type: str = "application/json"
+
+
+class Exchange:
+    """One request with its answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        self._headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self._is_head = scope["method"] == "HEAD"
+        self.chunks_understood = scope["http_version"] != "1.0"
+        self._connection: Connection | None = scope.get("extensions", {}).get(CONNECTION)
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def gone(self) -> asyncio.Future[None]:
+        """Done when the client has gone. Only for requests whose body was read or does not matter."""
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._until_gone())
+        return self._watch
+
+    async def close(self) -> None:
+        """Stop watching the client."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait({self._watch})
+
+    async def body(self) -> bytes:
+        """The whole body of the request.
+
+        Raises:
+            BodyTooLarge: it goes on after `MOST_BODY_BYTES`.
+            Left: the client went away before its end.
+        """
+        body = bytearray()
+        discarded = 0
+        while True:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                raise Left
+            body += message.get("body", b"")
+            if len(body) > MOST_BODY_BYTES:
+                discarded += len(body)
+                body.clear()
+            if discarded > _MOST_DISCARDED_BYTES or (discarded and not message.get("more_body")):
+                raise BodyTooLarge
+            if not message.get("more_body"):
+                return bytes(body)
+
+    def header(self, name: bytes) -> str:
+        """A header of the request, given in lower case; repeated ones joined."""
+        return ",".join(value.decode("latin-1") for each, value in self._headers if each == name)
+
+    def has_current(self, tag: str) -> bool:
+        """Whether the client holds this version of the answer (RFC 9110, `If-None-Match`)."""
+        held = self.header(b"if-none-match")
+        return any(each.strip().removeprefix("W/") in (tag, "*") for each in held.split(","))
+
+    async def send_whole(self, answer: Answer, headers: Iterable[tuple[str, str]] = ()) -> None:
+        length = () if answer.status == 304 else (("content-length", str(len(answer.body))),)
+        await self._start(answer.status, answer.content_type, (*headers, *length))
+        await self._send({"type": "http.response.body", "body": b"" if self._is_head else answer.body})
+
+    async def send_pieces(self, answer: Pieces, turn: Turn, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """Part by part, as the client takes it."""
+        parts = _parts(answer.pieces)
+        if not (self.chunks_understood or self._is_head):
+            body = b"".join([part async for part in parts])
+            turn.give_back()
+            await self.send_whole(Answer(body, content_type=answer.content_type), headers)
+            return
+        first = await anext(parts)  # a fault in it is still a 500
+        cutting = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._cut)
+        try:
+            await self._as_taken(self._start(200, answer.content_type, headers), turn)
+            if not self._is_head:
+                await self._as_taken(self._part(first), turn)
+                async for part in parts:
+                    await self._as_taken(self._part(part), turn)
+            await self._as_taken(self._part(b"", last=True), turn)
+        except Left:
+            pass  # the connection has counted it where the client was cut off
+        finally:
+            cutting.cancel()
+
+    async def send_lines(self, answer: Lines, ending: asyncio.Event, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """Every line at once, until there are no more, the client goes, or `ending` is set."""
+        await self._start(200, answer.content_type, headers)
+        if not self._is_head:
+            ended = asyncio.ensure_future(ending.wait())
+            try:
+                await self._pass_on(answer.lines, {ended, self.gone})
+            finally:
+                ended.cancel()
+        await self._part(b"", last=True)
+
+    async def _pass_on(self, lines: AsyncIterator[bytes], until: set[asyncio.Future[Any]]) -> None:
+        while True:
+            following = asyncio.ensure_future(anext(lines, None))
+            await asyncio.wait({following, *until}, return_when=asyncio.FIRST_COMPLETED)
+            if following.cancel():  # it was not there: the wait ended otherwise
+                await asyncio.wait({following})
+                return
+            line = following.result()
+            if line is None or any(end.done() for end in until):
+                return
+            await self._part(line)
+
+    async def _start(self, status: int, content_type: str, headers: Iterable[tuple[str, str]]) -> None:
+        given = [("content-type", content_type), ("x-content-type-options", "nosniff"), *headers]
+        if not any(name == "cache-control" for name, _ in given):
+            given.append(("cache-control", "no-store"))
+        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in given]
+        await self._send({"type": "http.response.start", "status": status, "headers": encoded})
+
+    async def _part(self, part: bytes, *, last: bool = False) -> None:
+        await self._send({"type": "http.response.body", "body": part, "more_body": not last})
+
+    async def _as_taken(self, sending: Coroutine[Any, Any, None], turn: Turn) -> None:
+        if self.gone.done():
+            sending.close()
+            raise Left
+        if self._connection is not None and self._connection.is_untaken:
+            await turn.lend(sending)
+        else:
+            await sending
+
+    def _cut(self) -> None:
+        if self._connection is not None:
+            self._connection.abort()
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+async def _parts(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Pieces joined to parts worth a packet or more; the event loop goes round in between."""
+    clock = asyncio.get_running_loop().time
+    part: list[bytes] = []
+    size, began = 0, clock()
+    for piece in pieces:
+        part.append(piece)
+        size += len(piece)
+        if clock() - began > TURN_SECONDS:
+            await asyncio.sleep(0)
+            began = clock()
+        if size >= PART_BYTES:
+            yield b"".join(part)
+            part.clear()
+            size = 0
+    yield b"".join(part)
+
+
+def tag_of(body: bytes) -> str:
+    """A strong entity tag."""
+    return f'"{blake2b(body, digest_size=16).hexdigest()}"'
