@@ -18,6 +18,7 @@ LIVE_PARTS="
   ip            iproute2
   gcc           gcc libc6-dev
   git           git
+  promtool      prometheus
 "
 
 install_parts() { # TABLE…
