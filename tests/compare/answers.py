@@ -25,7 +25,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """What both can have seen: events after the later start (seconds since 1970), and the creation of what is still there."""
+    """What both can have seen: events after the later start (seconds since 1970), and the creation of `names`, still there."""
 
     seconds: float
     names: frozenset[str]
@@ -54,7 +54,7 @@ def compare(walk: Walk, question: Question, ours: Answer, theirs: Answer, since:
         yield from _counted(question, mine, other)
         return
     if question.root.startswith("Events"):
-        mine, other = comparable(mine, since), comparable(other, since)
+        mine, other = comparable(mine, other, since)
     yield from walk.compare(question.root, mine, other)
 
 
@@ -67,16 +67,32 @@ def compare_heads(path: str, ours: Answer, theirs: Answer) -> Iterator[Differenc
             yield Difference(f"{path} {header}", "header", ours.headers.get(header), theirs.headers.get(header))
 
 
-def comparable(events: Any, since: Since) -> Any:
-    """Events that both can have seen; of several of a container and type the newest. What is no list stays as it is."""
-    if not isinstance(events, list):
-        return events
-    newest: dict[tuple[str, str], Any] = {}
-    for event in events:
-        name, kind = event["container_name"], event["event_type"]
-        if seconds_of(event["timestamp"]) >= since.seconds or (kind == "containerCreation" and name in since.names):
-            newest[name, kind] = event
-    return list(newest.values())
+def comparable(ours: Any, theirs: Any, since: Since) -> tuple[Any, Any]:
+    """Events that both must have: the creation of what is still there, and all of what both saw come since they run.
+
+    A container that only one of them saw was too short for the other. Of several events of a container and type the newest.
+    """
+    if not (isinstance(ours, list) and isinstance(theirs, list)):
+        return ours, theirs
+    came = [{event["container_name"] for event in events if _came(event, since)} for events in (ours, theirs)]
+    known = since.names | (came[0] & came[1])
+    mine, other = (
+        {
+            (event["container_name"], event["event_type"]): event
+            for event in events
+            if event["container_name"] in known and (_is_creation(event) or seconds_of(event["timestamp"]) >= since.seconds)
+        }
+        for events in (ours, theirs)
+    )
+    return list(mine.values()), list(other.values())
+
+
+def _is_creation(event: Any) -> bool:
+    return bool(event["event_type"] == "containerCreation")
+
+
+def _came(event: Any, since: Since) -> bool:
+    return _is_creation(event) and seconds_of(event["timestamp"]) >= since.seconds
 
 
 def _counted(question: Question, ours: Any, theirs: Any) -> Iterator[Difference]:

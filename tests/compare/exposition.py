@@ -133,7 +133,7 @@ def _series(
     last: tuple[float, int | None],
 ) -> Iterator[Difference]:
     path, where = pattern(name, labels), _told(labels)
-    if not _same_time(mine[1], first, last[1]):
+    if (mine[1] is None) != (last[1] is None) or not (name.startswith("machine_") or _near(mine[1], first, last[1])):
         yield Difference(path, "timestamp", mine[1], last[1], where)
     rule = rule_of(name)
     around = [last[0]] if first is None else [first[0], last[0]]
@@ -142,9 +142,10 @@ def _series(
         yield Difference(path, "value", mine[0], " to ".join(f"{value:.15g}" for value in dict.fromkeys(around)), where)
 
 
-def _same_time(ours: int | None, first: tuple[float, int | None] | None, last: int | None) -> bool:
+def _near(ours: int | None, first: tuple[float, int | None] | None, last: int | None) -> bool:
+    """What is about the machine has the time at which it was looked at; all else that has a time was sampled just now."""
     if ours is None or last is None:
-        return ours is last
+        return True
     earliest = last if first is None or first[1] is None else first[1]
     return earliest - LATE_SECONDS * 1000 <= ours <= last + LATE_SECONDS * 1000
 

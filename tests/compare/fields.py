@@ -98,10 +98,15 @@ _RULES: Final[tuple[tuple[str, Rule], ...]] = (
     ("Summary.timestamp", Rule("time", absolute=LATE_SECONDS)),
     ("Summary.latest_usage.cpu", Rule("gauge", absolute=300)),
     ("Summary.latest_usage.memory", _MEMORY),
-    ("Summary.minute_usage.memory.std", Rule("any")),
-    ("Summary.minute_usage.memory.*", Rule("gauge", absolute=2 * MIB, relative=0.5)),
     ("Summary.*.present", _FACT),
-    ("Summary.*", Rule("any")),  # over the time since the start of the one who is asked
+    # Whole minutes since the start of the one who is asked, which are not the other's minutes: of the same order.
+    ("Summary.minute_usage.memory.std", Rule("any")),
+    ("Summary.minute_usage.memory.count", Rule("any")),
+    ("Summary.minute_usage.memory.*", Rule("gauge", absolute=64 * MIB, relative=0.9)),
+    ("Summary.minute_usage.cpu.std", Rule("any")),
+    ("Summary.minute_usage.cpu.count", Rule("any")),
+    ("Summary.minute_usage.cpu.*", Rule("gauge", absolute=500, relative=0.9)),
+    ("Summary.*", Rule("any")),
     ("Event.timestamp", Rule("time", absolute=2.0)),
     ("Machine.timestamp", Rule("time", absolute=1e9)),  # when it was looked at
     ("*.timestamp", Rule("time", absolute=LATE_SECONDS)),

@@ -77,12 +77,17 @@ def test_events_that_only_one_can_have_seen_are_left_out() -> None:
         }  # fmt: skip
 
     question = Question("/api/v1.3/events", "Events")
-    both = [event(3, "/a", "containerCreation"), event(1200, "/b", "containerDeletion", container_deletion={"exit_code": -1})]
-    early = [event(900, "/b", "oom"), event(3, "/gone", "containerCreation"), event(1100, "/b", "containerDeletion")]
-    assert compared(question, a_json(both), a_json([*early, *both])) == []
-    assert compared(question, a_json(both[:1]), a_json(both)) == [("Events[]", "only theirs")]
-    wrong = [both[0], event(1200, "/b", "containerDeletion", container_deletion={"exit_code": 137})]
-    assert compared(question, a_json(wrong), a_json(both)) == [("Event.event_data.container_deletion.exit_code", "value")]
+    old, new = event(3, "/a", "containerCreation"), event(1200, "/b", "containerCreation")
+    gone = event(1300, "/b", "containerDeletion", container_deletion={"exit_code": -1})
+    early = [event(900, "/b", "oom"), event(3, "/gone", "containerCreation"), event(900, "/a", "oom")]
+    short = [event(1250, "/short", "containerCreation"), event(1251, "/short", "containerDeletion")]
+    assert compared(question, a_json([old, new, gone]), a_json([*early, old, new, *short, gone])) == []
+    assert compared(question, a_json([old, new]), a_json([old, new, gone])) == [("Events[]", "only theirs")]
+    assert compared(question, a_json([old, new, gone]), a_json([new, gone])) == [("Events[]", "only ours")]
+    wrong = event(1300, "/b", "containerDeletion", container_deletion={"exit_code": 137})
+    assert compared(question, a_json([old, new, wrong]), a_json([old, new, gone])) == [
+        ("Event.event_data.container_deletion.exit_code", "value")
+    ]
     assert compared(question, a_json(None), a_json([])) == [("Events", "type")]
 
 

@@ -100,6 +100,13 @@ def test_a_series_that_came_or_went_between_the_scrapes_is_nobodys_fault() -> No
     assert found(more, TEXT, TEXT) == [("/metrics container_memory_rss", "only ours")]
 
 
+def test_what_is_about_the_machine_has_the_time_of_looking_at_it() -> None:
+    """Whether it has one at all is compared."""
+    text = TEXT + "# TYPE machine_cpu_cores gauge\nmachine_cpu_cores 2 1700000000000\n"
+    assert found(text.replace("cores 2 17", "cores 2 16"), text, text) == []
+    assert found(text.replace("cores 2 1700000000000", "cores 2"), text, text) == [("/metrics machine_cpu_cores", "timestamp")]
+
+
 def test_a_pattern_says_what_is_measured_and_not_of_whom() -> None:
     """The container's own labels are left out, all others are sorted."""
     labels = frozenset(
