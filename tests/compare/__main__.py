@@ -20,13 +20,15 @@ import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from tests.compare import answers, exposition, report
 from tests.compare.answers import Answer, Since
 from tests.compare.expected import NOT_ASKED, reason_of
 from tests.compare.questions import Question, asked, known_to_both
 from tests.compare.tree import Difference, Walk
+
+Look = Callable[[], list[Difference]]
 
 _SUBCONTAINERS = Question("/api/v1.3/subcontainers", body=b'{"num_stats":1}', method="POST")
 _METRICS = Question("/metrics")
@@ -56,7 +58,7 @@ def main() -> int:
     questions: list[str] = []
     try:
         found = list(compare(arguments.ours, arguments.theirs, walk, questions))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         say(f"{type(error).__name__}: {error}")
         return 2
     if arguments.client:
@@ -77,27 +79,30 @@ def compare(ours: str, theirs: str, walk: Walk, questions: list[str]) -> Iterato
     names = answers.names_of(mine) & answers.names_of(other)
     began = max(exposition.started(ask(url, _METRICS).body.decode()) for url in (ours, theirs))
     since = Since(began + _SCRAPES_APART_SECONDS, names)
-    questions.append(str(_METRICS))
-    yield from stays(_METRICS, lambda: _scrape(ours, theirs, walk))
-    for question in asked(known_to_both(mine, other), second=int(time.time()) + _FAR_FUTURE_SECONDS):
-        questions.append(str(question))
-        yield from stays(question, functools.partial(_ask_both, ours, theirs, question, walk, since))
+    looks: list[tuple[Question, Look]] = [(_METRICS, lambda: _scrape(ours, theirs, walk))]
+    looks.extend(
+        (question, functools.partial(_ask_both, ours, theirs, question, walk, since))
+        for question in asked(known_to_both(mine, other), second=int(time.time()) + _FAR_FUTURE_SECONDS)
+    )
+    questions += [str(question) for question, _ in looks]
+    yield from what_stays(looks)
 
 
-def stays(question: Question, look: Callable[[], list[Difference]]) -> Iterator[tuple[str, Difference]]:
+def what_stays(looks: Sequence[tuple[Question, Look]]) -> Iterator[tuple[str, Difference]]:
     """What is expected, and what is not but is there each time: between two questions a container may come, a process end."""
-    found = look()
+    found = [look() for _, look in looks]
     for _ in range(_TIMES - 1):
-        if all(map(reason_of, found)):
-            break
         time.sleep(_AGAIN_SECONDS)
-        again = {(difference.path, difference.kind, difference.where) for difference in look()}
-        found = [
-            difference
-            for difference in found
-            if reason_of(difference) or (difference.path, difference.kind, difference.where) in again
-        ]
-    yield from ((str(question), difference) for difference in found)
+        for number, (_, look) in enumerate(looks):
+            if not all(map(reason_of, found[number])):
+                again = set(map(_place, look()))
+                found[number] = [one for one in found[number] if reason_of(one) or _place(one) in again]
+    for (question, _), differences in zip(looks, found, strict=True):
+        yield from ((str(question), difference) for difference in differences)
+
+
+def _place(difference: Difference) -> tuple[str, str, str]:
+    return difference.path, difference.kind, difference.where
 
 
 def _ask_both(ours: str, theirs: str, question: Question, walk: Walk, since: Since) -> list[Difference]:

@@ -59,12 +59,13 @@ def compare(walk: Walk, question: Question, ours: Answer, theirs: Answer, since:
 
 
 def compare_heads(path: str, ours: Answer, theirs: Answer) -> Iterator[Difference]:
-    """Status and headers alone."""
+    """Status, and headers that theirs has: what is more of them is no client's business. Of another status nothing else is said."""
     if ours.status != theirs.status:
         yield Difference(path, "status", f"{ours.status} {_start(ours)}", f"{theirs.status} {_start(theirs)}")
+        return
     for header in _HEADERS:
-        if ours.headers.get(header) != theirs.headers.get(header):
-            yield Difference(f"{path} {header}", "header", ours.headers.get(header), theirs.headers.get(header))
+        if header in theirs.headers and ours.headers.get(header) != theirs.headers[header]:
+            yield Difference(f"{path} {header}", "header", ours.headers.get(header), theirs.headers[header])
 
 
 def comparable(ours: Any, theirs: Any, since: Since) -> tuple[Any, Any]:

@@ -76,7 +76,7 @@ ELEMENTS: Final = {
 
 # Maps whose keys are data.
 NAMED: Final = (
-    "*ByName", "*.labels", "*.envs", "*.disk_map", "*.memory_by_type", "*.custom_metrics", "*.hugetlb", "*.numa_stats.*",
+    "*ByName", "AppMetrics*", "*.labels", "*.envs", "*.disk_map", "*.memory_by_type", "*.custom_metrics", "*.hugetlb", "*.numa_stats.*",
 )  # fmt: skip
 
 # Lists of samples, oldest first: aligned by their `timestamp`.
