@@ -56,7 +56,7 @@ KEYED: Final[dict[str, tuple[str, ...]]] = {
     "SiblingsByPrefix": ("name",),
     "EventsSinceUnixTime": ("container_name", "event_type"),
     "Events": ("container_name", "event_type"),
-    "Storage": ("mountpoint",),
+    "Storage": ("device", "mountpoint"),
     "Storage[].labels": (),  # a set of words
     "Processes": ("pid",),
 }
