@@ -149,8 +149,8 @@ STATS: Final[tuple[Stat, ...]] = (
     Stat("memory_oom_kills", "processes", "counter", "memory.events:oom_kill", "memory.oom_control:oom_kill", "Processes that the OOM killer ended."),
     Stat("memory_pgscan_pages", "pages", "counter", "memory.stat:pgscan", "", "Pages looked at for reclaim."),
     Stat("memory_pgsteal_pages", "pages", "counter", "memory.stat:pgsteal", "", "Pages reclaimed."),
-    Stat("memory_workingset_refault_file_pages", "pages", "counter", "memory.stat:workingset_refault_file", "", "Evicted file pages that were needed again."),
-    Stat("memory_workingset_refault_anon_pages", "pages", "counter", "memory.stat:workingset_refault_anon", "", "Evicted anonymous pages that were needed again."),
+    Stat("memory_workingset_refault_file_pages", "pages", "counter", "memory.stat:workingset_refault_file", "memory.stat:total_workingset_refault_file", "Evicted file pages that were needed again."),
+    Stat("memory_workingset_refault_anon_pages", "pages", "counter", "memory.stat:workingset_refault_anon", "memory.stat:total_workingset_refault_anon", "Evicted anonymous pages that were needed again."),
     # block I/O
     Stat("io_read_bytes", "bytes", "counter", "io.stat:rbytes", "blkio.throttle.io_service_bytes_recursive:Read", "Bytes read from block devices."),
     Stat("io_write_bytes", "bytes", "counter", "io.stat:wbytes", "blkio.throttle.io_service_bytes_recursive:Write", "Bytes written to block devices."),

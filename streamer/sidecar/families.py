@@ -216,25 +216,14 @@ def _caches(host: HostInfo) -> Series:
     return sizes.items()
 
 
-def _siblings(host: HostInfo) -> Series:
-    return [
-        ((node.node_id, core.core_id, thread), len(core.threads))
-        for node in host.topology
-        for core in node.cores
-        for thread in core.threads
-    ]
-
-
-def _huge_pages(host: HostInfo) -> Series:
-    return [((node.node_id, pages.page_size_bytes // 1024), pages.num_pages) for node in host.topology for pages in node.huge_pages]
-
-
 def _distances(host: HostInfo) -> Series:
     # the kernel lists the distances in the order of the nodes
     ids = [node.node_id for node in host.topology]
     return [((node.node_id, to), far) for node in host.topology for to, far in zip(ids, node.distances, strict=False)]
 
 
+# Not here: `machine_thread_siblings_count` and `machine_node_hugepages_count`, gauges that are named like parts of a
+# histogram, and off in cAdvisor unless asked for; `/api/v1.3/machine` has both.
 # fmt: off
 MACHINE: Final[tuple[MachineFamily, ...]] = (
     MachineFamily("machine_cpu_cores", "Number of logical CPU cores.", lambda h: [((), h.num_cores)]),
@@ -245,9 +234,7 @@ MACHINE: Final[tuple[MachineFamily, ...]] = (
     MachineFamily("machine_dimm_count", "Number of RAM DIMM (all types memory modules) value labeled by dimm type.", lambda h: [((k.kind,), k.count) for k in h.memory_modules], ("type",)),
     MachineFamily("machine_dimm_capacity_bytes", "Total RAM DIMM capacity (all types memory modules) value labeled by dimm type.", lambda h: [((k.kind,), k.capacity_bytes) for k in h.memory_modules], ("type",)),
     MachineFamily("machine_cpu_cache_capacity_bytes", "Cache size in bytes assigned to NUMA node and CPU core.", _caches, ("node_id", "core_id", "type", "level")),
-    MachineFamily("machine_thread_siblings_count", "Number of CPU thread siblings.", _siblings, ("node_id", "core_id", "thread_id")),
     MachineFamily("machine_node_memory_capacity_bytes", "Amount of memory assigned to NUMA node.", lambda h: [((n.node_id,), n.memory_bytes) for n in h.topology], ("node_id",)),
-    MachineFamily("machine_node_hugepages_count", "Numer of hugepages assigned to NUMA node.", _huge_pages, ("node_id", "page_size")),
     MachineFamily("machine_node_distance", "Distance between NUMA node and target NUMA node.", _distances, ("node_id", "target_node_id")),
 )
 # fmt: on

@@ -384,8 +384,24 @@ class _Facts:
         known = {life.incarnation for life in lives}
         for record in {record["id"]: record for records in self._told.values() for record in records}.values():
             ours = any(record["container_id"].startswith(f"{folder}/") for folder in self._ledger.folders)
-            if ours and record["incarnation"] not in known:
+            if ours and record["incarnation"] not in known and not _seen_while_it_went(record, lives):
                 self._verdict.wrong.append(f"{record['id']}: {record['container_id']} never was")
+
+
+def _seen_while_it_went(record: Record, lives: Sequence[Life]) -> bool:
+    """On v1 a cgroup is removed hierarchy by hierarchy: who first looks then knows it by the inode of what is left."""
+    at = nanoseconds(record["time"]) or 0
+    return any(
+        life.deleted is not None
+        and life.container_id == record["container_id"]
+        and _hierarchy(life.incarnation) != _hierarchy(record["incarnation"])
+        and life.deleted.began_ns <= at <= life.deleted.ended_ns + _TOLERANCE_NS
+        for life in lives
+    )
+
+
+def _hierarchy(incarnation: str) -> str:
+    return incarnation.rpartition(".")[0]
 
 
 def _named(life: Life) -> str:

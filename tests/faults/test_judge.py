@@ -283,6 +283,19 @@ def test_what_never_happened_and_what_contradicts_itself_is_wrong(done: Ledger, 
         told.log = kept
 
 
+def test_a_cgroup_that_was_first_seen_while_it_went_is_known_by_what_was_left_of_it(told: Teller) -> None:
+    """Its directory in the hierarchy that names it was gone by then; before, or after its end, such a one never was."""
+    ledger = Ledger("boot")
+    ledger.folders.append("/f")
+    ledger.made("/f/a", "boot.memory.1", at(10))
+    ledger.removed("/f/a", at(100))
+    about = {"container_id": "/f/a", "incarnation": "boot.pids.7"}
+    for ms, wrong in ((60.0, 1), (100.5, 0), (130.0, 1)):
+        told.log.clear()
+        told.say("container.lifecycle", "boot.pids.7/created", ms, event="created", **about)
+        assert len([text for text in judge(ledger, told.stream()).wrong if "never was" in text]) == wrong, ms
+
+
 def test_a_docker_container_is_known_by_its_id_alone(told: Teller) -> None:
     """Its cgroup may be gone before anybody could read the inode."""
     ledger = Ledger("boot")
