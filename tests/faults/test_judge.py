@@ -290,7 +290,7 @@ def test_a_cgroup_that_was_first_seen_while_it_went_is_known_by_what_was_left_of
     ledger.made("/f/a", "boot.memory.1", at(10))
     ledger.removed("/f/a", at(100))
     about = {"container_id": "/f/a", "incarnation": "boot.pids.7"}
-    for ms, wrong in ((60.0, 1), (100.5, 0), (130.0, 1)):
+    for ms, wrong in ((60.0, 1), (100.5, 0), (190.0, 1)):
         told.log.clear()
         told.say("container.lifecycle", "boot.pids.7/created", ms, event="created", **about)
         assert len([text for text in judge(ledger, told.stream()).wrong if "never was" in text]) == wrong, ms
