@@ -28,9 +28,6 @@ _NO_LOAD: Final = s.LoadStats(0, 0, 0, 0, 0)
 _NO_RESCTRL: Final = s.Resctrl()
 _NO_CPUSET: Final = s.Cpuset(0)
 _NO_HEALTH: Final = s.Health("")
-_NO_NETWORK: Final = s.NetworkStats(
-    "", 0, 0, 0, 0, 0, 0, 0, 0, tcp=s.NO_TCP, tcp6=s.NO_TCP, udp=s.NO_UDP, udp6=s.NO_UDP, tcp_advanced=s.NO_TCP_ADVANCED
-)
 _NO_NETWORK_V2: Final = v2.NetworkStatsV2(tcp=s.NO_TCP, tcp6=s.NO_TCP, udp=s.NO_UDP, udp6=s.NO_UDP, tcp_advanced=s.NO_TCP_ADVANCED)
 _NO_CPU: Final = s.CpuStats(s.CpuUsage(0, 0, 0), _NO_CFS, _NO_SCHEDSTAT, 0, 0, _NO_PSI)
 _NO_FAULTS: Final = s.MemoryFaults(0, 0, _NO_NUMA)
@@ -129,7 +126,7 @@ def container_stats(sample: StatsSample, about: About) -> s.ContainerStats:
             _psi(_MEMORY_PSI(values)),
             s.MemoryEvents(*memory_events) if any(memory_events) else _NO_MEMORY_EVENTS,
         ),
-        network=_network(sample.interfaces) if sample.interfaces else _NO_NETWORK,
+        network=_network(sample.interfaces) if sample.interfaces else None,
         task_stats=_NO_LOAD,
         processes=s.ProcessStats(processes, 0, 0, threads, about.threads_max),
         resctrl=_NO_RESCTRL,
@@ -299,8 +296,8 @@ def machine_stats(stat: s.ContainerStats, rate: v2.CpuInst | None, spec: s.Conta
     )
 
 
-def network_v2(network: s.NetworkStats) -> v2.NetworkStatsV2:
-    if network is _NO_NETWORK:
+def network_v2(network: s.NetworkStats | None) -> v2.NetworkStatsV2:
+    if network is None:
         return _NO_NETWORK_V2
     return v2.NetworkStatsV2(
         interfaces=network.interfaces, tcp=s.NO_TCP, tcp6=s.NO_TCP, udp=s.NO_UDP, udp6=s.NO_UDP, tcp_advanced=s.NO_TCP_ADVANCED
