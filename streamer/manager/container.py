@@ -144,6 +144,18 @@ class Container:
 
     # who it is
 
+    def begin(self, known: Details, boot_time_ns: int) -> None:
+        """Take over what is known of its id. A raw cgroup was created when it was seen to appear, the root at the boot (0: not known)."""
+        if self.found == "live":
+            # what was known of an earlier run's process does not hold for a cgroup that was made just now
+            known = known._replace(pid=0, started_at_ns=None)
+        if self.owner.runtime == "raw":
+            # never by the times of its directory: they are those of an inode that the kernel drops and makes anew
+            known = known._replace(
+                created_at_ns=self.seen_ns if self.found == "live" else boot_time_ns or None if self.path == "/" else None
+            )
+        self.details = known
+
     def identify(self, labels: LabelFilter) -> None:
         """Work out the fields that every message about it carries."""
         self.about = about(self.owner, self.path, self.incarnation, self.details, labels)

@@ -26,7 +26,7 @@ from streamer.model import messages as m
 from streamer.model import observations as o
 from streamer.model.inventory import Checkpoint, Kept, Past
 from streamer.model.messages import Message
-from streamer.model.runtimes import owner, shown
+from streamer.model.runtimes import enclosing, owner, shown
 from streamer.model.stats import Sample
 
 HOLD_CREATED_NS: Final = 1000 * MS  # Docker's `create` event precedes the cgroup; this is for a daemon out of breath
@@ -229,9 +229,7 @@ class Fleet:
             path=seen.path, hierarchy=seen.hierarchy, inode=seen.inode, owner=whose, found=found, seen_ns=seen.time_ns, spec=seen.spec,
             incarnation=f"{self._say.boot}.{seen.hierarchy}.{seen.inode}",
         )  # fmt: skip
-        details = self._roster.details(whose.container_id)
-        # what was known of an earlier run's process does not hold for a cgroup that was made just now
-        container.details = details._replace(pid=0, started_at_ns=None) if seen.found == "live" else details
+        container.begin(self._roster.details(whose.container_id), self._boot_time_ns)
         early = seen.found == "startup" or self._docker_answers is None
         container.hold_until = now.monotonic_ns + (HOLD_STARTUP_NS if early else HOLD_CREATED_NS)
         if seen.found == "live":
@@ -252,7 +250,8 @@ class Fleet:
         container = self._roster.present(seen.path, seen.inode)
         if container is not None:
             container.emptied = None
-            if container.owner.runtime == "raw":  # elsewhere the first process is the runtime's own helper
+            # elsewhere the first process is the runtime's own helper; in a container it has that one's network
+            if container.owner.runtime == "raw" and enclosing(seen.path) is None:
                 container.joined_pid = seen.pid
         return []
 

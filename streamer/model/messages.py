@@ -77,7 +77,16 @@ class ContainerLifecycle(AboutContainer, kw_only=True):
     ) = UNSET
     state: Annotated[str, _about("The runtime's word for its state: running, paused, …")] | UnsetType = UNSET
     changed: Annotated[list[str], _about("updated: the fields that are new or different.")] | UnsetType = UNSET
-    created_at: Annotated[str, _about("When the runtime made the container.", format="date-time")] | UnsetType = UNSET
+    created_at: (
+        Annotated[
+            str,
+            _about(
+                "When the runtime made the container; without a runtime: when it was seen to appear; of the root: at the boot.",
+                format="date-time",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     started_at: Annotated[str, _about("When this incarnation was started.", format="date-time")] | UnsetType = UNSET
     pid: Annotated[int, _about("Its first process, in the agent's pid namespace.")] | UnsetType = UNSET
     restart_count: Annotated[int, _about("Restarts by the runtime's restart policy.")] | UnsetType = UNSET

@@ -32,7 +32,7 @@ class Appeared(Struct, frozen=True):
 
 
 class Joined(Struct, frozen=True):
-    """A process was seen in a cgroup that was new or empty before."""
+    """A process was seen in a cgroup that was new or empty before. `pid` 0: in a cgroup below it."""
 
     path: str
     inode: int

@@ -22,7 +22,7 @@ from streamer.model import observations as o
 class Cgroup:
     """A cgroup that is shown as a container. `hierarchy` and `inode` are its identity."""
 
-    __slots__ = ("ended", "hierarchy", "inode", "joined", "path", "pid", "pidfd", "populated", "seen_ns")
+    __slots__ = ("ended", "hierarchy", "inode", "joined", "joined_below", "path", "pid", "pidfd", "populated", "seen_ns")
 
     def __init__(self, path: str, hierarchy: str, inode: int, seen_ns: int) -> None:
         self.path, self.hierarchy, self.inode, self.seen_ns = path, hierarchy, inode, seen_ns
@@ -30,7 +30,7 @@ class Cgroup:
         self.pidfd = -1
         self.ended: set[int] = set()  # seen to end, may still stand in cgroup.procs until they are reaped
         self.populated = False  # somebody was in it since its totals were read
-        self.joined = False  # and was told of
+        self.joined = self.joined_below = False  # and was told of; the same of cgroups below it
 
 
 class Processes:
@@ -54,13 +54,14 @@ class Processes:
             except (Gone, OSError):  # OSError: no descriptor is left for it; then the totals are those of the last sample
                 return
             cgroup.ended.intersection_update(pids)
-            living = [pid for pid in pids if pid not in cgroup.ended] or self._below(cgroup.hierarchy, cgroup.path)
+            own = [pid for pid in pids if pid not in cgroup.ended]
+            living = own or self._below(cgroup.hierarchy, cgroup.path)
             if not living:
                 break
-            if self._hold(cgroup, [pid for pid in living if pid > 0]) or 0 in living:  # 0: outside our pid namespace
+            if self._hold(cgroup, [pid for pid in living if pid > 0], own=bool(own)) or 0 in living:  # 0: outside our pid namespace
                 return
         if cgroup.populated:
-            cgroup.populated = cgroup.joined = False
+            cgroup.populated = cgroup.joined = cgroup.joined_below = False
             self._read_totals(cgroup)
 
     def ended(self, cgroup: Cgroup) -> None:
@@ -96,7 +97,7 @@ class Processes:
             todo += below
         return []
 
-    def _hold(self, cgroup: Cgroup, living: list[int]) -> bool:
+    def _hold(self, cgroup: Cgroup, living: list[int], *, own: bool) -> bool:
         for pid in living:
             try:
                 fd = os.pidfd_open(pid)
@@ -111,9 +112,9 @@ class Processes:
             cgroup.pid, cgroup.pidfd = pid, fd
             self._by_pidfd[fd] = cgroup
             self._epoll.register(fd, select.EPOLLIN)
-            if not cgroup.joined:
-                cgroup.joined = True
-                self._emit(o.Joined(cgroup.path, cgroup.inode, self._clock.wall_ns(), pid))
+            if not (cgroup.joined or (cgroup.joined_below and not own)):
+                cgroup.joined, cgroup.joined_below = own, not own
+                self._emit(o.Joined(cgroup.path, cgroup.inode, self._clock.wall_ns(), pid if own else 0))
             cgroup.populated = True
             return True
         return False

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec import UNSET
 
+from streamer.clock import rfc3339
 from streamer.manager.container import LabelFilter
 from streamer.manager.fleet import HOLD_CREATED_NS, HOLD_DELETED_NS, HOLD_STARTUP_NS, SETTLE_NS, Fleet
 from streamer.manager.kills import EARLY_AT_START_NS, EARLY_NS
@@ -281,6 +282,24 @@ def test_scopes() -> None:
         wide.hear(appeared(path, inode))
     assert [r.cgroup_path for r in narrow.records(m.LIFECYCLE)] == ["/job"]
     assert [r.cgroup_path for r in wide.records(m.LIFECYCLE)] == paths
+
+
+def test_the_network_of_a_raw_cgroup_is_that_of_a_process_in_it() -> None:
+    """Not of one in a cgroup below, nor of one in a container, which has that container's."""
+    teller = Teller(docker=False, scope="all")
+    for inode, (path, pid) in enumerate([("/job", 7), ("/docker", 0), (f"{PATH}/init.scope", 8)]):
+        teller.hear(appeared(path, inode), o.Joined(path, inode, T0, pid))
+    pids = {container.path: container.network_pid() for container in teller.fleet.containers()}
+    assert pids == {"/job": 7, "/docker": 0, f"{PATH}/init.scope": 0}
+
+
+def test_a_raw_cgroup_was_created_when_it_appeared() -> None:
+    """Where that was seen; what was there before tells no time that is true, but for the root: that of the boot."""
+    teller = Teller(docker=False, scope="all", boot_time_ns=T0 - 3_000_000_000)
+    created = teller.hear(appeared("/", 1, "startup"), appeared("/old", 2, "startup"), appeared("/new", 3, at=5))
+    assert [told.created_at for told in created] == [rfc3339(T0 - 3_000_000_000), UNSET, rfc3339(T0 + 5)]
+    teller.hear(vanished("/new", 3), appeared("/new", 4, "reconciled"))
+    assert teller.records(m.LIFECYCLE)[-1].created_at is UNSET
 
 
 def test_labels_pass_by_allow_list() -> None:

@@ -70,6 +70,26 @@ def test_what_was_made_and_removed_before_anybody_looked_is_told_all_the_same(wa
     assert life.count("Appeared") + lost >= 2  # those that shared a name within one look are one identity at most
 
 
+def test_whose_process_it_is_that_joined(watched: Watched, cgroups: CgroupFolder) -> None:
+    """A folder is told of one in a cgroup below without its number; of one of its own with it, also later."""
+    cgroups.make("folder")
+    cgroups.make("folder/inner")
+
+    def joined(name: str) -> list[int]:
+        return [told.pid for told in watched.told if isinstance(told, o.Joined) and told.path == f"{cgroups.path}/{name}"]
+
+    below = cgroups.run("folder/inner", "sleep", "60")
+    watched.until(lambda: joined("folder/inner") == [below.pid])
+    watched.watcher.scan()
+    watched.until(lambda: joined("folder") == [0])
+    if cgroups.v2:
+        return  # there no cgroup has both
+    own = cgroups.run("folder", "sleep", "60")
+    below.kill()
+    below.wait()
+    watched.until(lambda: joined("folder") == [0, own.pid])
+
+
 def test_directories_made_below_a_new_one_are_seen_though_it_was_not_watched_yet(watched: Watched, cgroups: CgroupFolder) -> None:
     """A tree made at once, deeper than the events that are queued for it."""
     for name in ("a", "a/b", "a/b/c", "a/b/c/d"):
