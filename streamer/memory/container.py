@@ -34,9 +34,10 @@ class Container:
     filesystems   as last measured
     summary       statistics of the last minute, hour and day
     deleted_ms    when `deleted` was remembered; 0 while it lives
+    ended_bytes   its `size` then
     """
 
-    __slots__ = ("_encoded", "deleted_ms", "facts", "filesystems", "key", "latest", "oom_told", "samples", "summary")
+    __slots__ = ("_encoded", "deleted_ms", "ended_bytes", "facts", "filesystems", "key", "latest", "oom_told", "samples", "summary")
 
     def __init__(self, record: m.AboutContainer, samples: int) -> None:
         self.key = (record.host_id, record.container_id, record.incarnation)
@@ -46,7 +47,7 @@ class Container:
         self.filesystems: tuple[FilesystemUsage, ...] = ()
         self.summary = Summary()
         self.oom_told = 0
-        self.deleted_ms = 0
+        self.deleted_ms = self.ended_bytes = 0
         self._encoded = b""
 
     def __repr__(self) -> str:
@@ -100,7 +101,7 @@ class Container:
         self._encoded = b""
 
     def sampled(self, record: m.AboutContainer) -> None:
-        """Take in a `ContainerStats` that is newer than the ones before."""
+        """Take in a `ContainerStats` that was said after the ones before."""
         self.latest = record
         time_ns = record.time_ms * 1_000_000 + int(record.time[-7:-1])  # as `clock.rfc3339` writes it: nine digits and Z
         row = structs.astuple(record)

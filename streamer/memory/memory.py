@@ -107,7 +107,7 @@ class Memory:
         """The same as records."""
         self.streams: dict[str, Stream] = {}
         self.ignored = 0
-        """Messages not taken in: repeated ones, and samples older than the newest or of a deleted container."""
+        """Messages not taken in: repeated ones, and samples said before the newest or of a deleted container."""
         self._rules: dict[str, Callable[[Any, Entry], bool]] = {  # whether it became one of the events
             m.LIFECYCLE.short: self._lifecycle,
             m.OOM.short: self._oom,
@@ -152,7 +152,8 @@ class Memory:
     def _stats(self, record: m.AboutContainer, _entry: Entry) -> bool:
         container = self._containers.get((record.host_id, record.incarnation)) or self._add(record)
         latest = container.latest
-        if container.deleted_ms or (latest is not None and record.time_ms <= latest.time_ms):
+        # by number, not by time: after a clock was set back, the newest sample is not the one with the latest time
+        if container.deleted_ms or (latest is not None and (record.epoch, record.seq) <= (latest.epoch, latest.seq)):
             self.ignored += 1
         else:
             container.sampled(record)
@@ -244,7 +245,8 @@ class Memory:
     def _end(self, container: Container, record: m.AboutContainer, now_ms: int) -> None:
         container.deleted_ms = max(1, now_ms)
         self._deleted[record.host_id, record.incarnation] = container
-        self._deleted_bytes += container.size
+        container.ended_bytes = container.size  # statistics grow by what is asked of them
+        self._deleted_bytes += container.ended_bytes
 
     def _expire(self, now_ms: int) -> None:
         """Let go of events told and containers deleted long ago, and of the oldest when there are too many or they hold too much."""
@@ -262,7 +264,7 @@ class Memory:
             ):
                 return
             del deleted[key], self._containers[key]
-            self._deleted_bytes -= oldest.size
+            self._deleted_bytes -= oldest.ended_bytes
             self._exact.move(oldest, oldest.handles, ())
             self._named.move(oldest, oldest.names, ())
             self._ordered = None

@@ -60,6 +60,9 @@ class Samples:
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._forget()
+
+    def _forget(self) -> None:
         # the newest sample
         self._layout: Layout | None = None
         self._time_ns = 0
@@ -90,11 +93,15 @@ class Samples:
         interfaces: tuple[NetworkInterface, ...] = (),
         devices: tuple[IoDevice, ...] = (),
     ) -> None:
-        """Append one that is newer than the others; arguments as the fields of `StatsSample`.
+        """Append one; arguments as the fields of `StatsSample`.
+
+        One that is not later than the newest is of a clock that was set back: the others go, what they tell is to come.
 
         Raises:
             OverflowError: a number beyond 64 bits.
         """
+        if self._layout is not None and time_ns <= self._time_ns:
+            self._forget()
         if self._layout is None:
             self._layout, self._row = layout_of(values, interfaces, devices)
             self._time_ns = self._shown_ns = time_ns

@@ -12,6 +12,8 @@ day     the same of hours that ended in the last 86400 s and of the one that has
 `mean` of CPU is exact also where samples are missing: time used by time passed. A pause covers 60 s at most, whatever
 `percent_complete` is then: it says how much of the span was looked at.
 
+A clock that is set back stands still for them between these two samples, and goes on from there.
+
 The p-th percentile of n sorted values is the value at p*(n+1), counted from 1 and interpolated between neighbours.
 """
 
@@ -131,12 +133,14 @@ class Summary:
     """
 
     __slots__ = (
-        "_covered_ns", "_cpu", "_hour_from_ns", "_hours", "_latest", "_memories", "_minute", "_minute_from_ns", "_minutes",
-        "_passed_ns", "_rates", "_spans", "_time_ns", "_used_ns",
+        "_ahead_ns", "_covered_ns", "_cpu", "_hour_from_ns", "_hours", "_latest", "_memories", "_minute", "_minute_from_ns", "_minutes",
+        "_passed_ns", "_rates", "_spans", "_time_ns", "_told_ns", "_used_ns",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self._time_ns = 0  # of the newest sample
+        self._told_ns = 0  # when the newest sample says that it was taken
+        self._time_ns = 0  # the same, and never earlier than that of a sample before; all times below are of this kind
+        self._ahead_ns = 0  # by so much
         self._latest = (0, 0)  # millicores, bytes
         self._cpu: tuple[int, int] | None = None  # time and CPU time from which the next rate counts
         # the present minute
@@ -160,7 +164,11 @@ class Summary:
         )
 
     def add(self, time_ns: int, cpu_usage_ns: Any, working_set_bytes: Any) -> None:
-        """Take in a sample that is newer than the ones before; `UNSET` for what it does not have."""
+        """Take in a sample that was taken after the ones before; `UNSET` for what it does not have."""
+        self._told_ns, time_ns = time_ns, time_ns + self._ahead_ns
+        if time_ns < self._time_ns:
+            self._ahead_ns += self._time_ns - time_ns
+            time_ns, self._cpu = self._time_ns, None
         if not self._time_ns:
             self._minute_from_ns = self._hour_from_ns = time_ns
         else:
@@ -189,7 +197,7 @@ class Summary:
         """What is known now. Before the first minute has ended, `minute` is what there is of it."""
         if self._spans is None:
             self._spans = (self._hour(), self._day())
-        return Derived(self._time_ns, *self._latest, self._minute or self._present(), *self._spans)
+        return Derived(self._told_ns, *self._latest, self._minute or self._present(), *self._spans)
 
     def _present(self) -> Span:
         cpu = usage(self._rates, self._used_ns * 1000 // self._passed_ns if self._passed_ns else None)

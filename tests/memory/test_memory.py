@@ -172,6 +172,37 @@ def test_repeated_samples_are_ignored_and_counted(memory: Memory, tell: Teller) 
     assert memory.ignored == 1
 
 
+def test_a_clock_that_was_set_back_holds_up_nothing(memory: Memory, tell: Teller) -> None:
+    """What was said last is the newest, whatever its time; what seems to come after it was of the wrong clock, and goes."""
+    tell.created(WEB)
+    early = tell.sampled(WEB, cpu_usage_ns=1)
+    tell.sampled(WEB, cpu_usage_ns=2)
+    tell.now_ms -= 3_600_000
+    tell.sampled(WEB, cpu_usage_ns=3)
+    tell.sampled(WEB, cpu_usage_ns=4)
+    tell.again(m.STATS, early)
+    (web,) = memory.find(WEB)
+    assert web.latest is not None and web.latest.time_ms == tell.now_ms
+    assert [sample.values[INDEX["cpu_usage_ns"]] for sample in web.samples.newest()] == [3, 4]
+    assert memory.ignored == 1
+
+
+def test_what_a_deleted_container_held_is_let_go_of_whole() -> None:
+    """Also when its statistics were asked for after its end: the bound does not drift."""
+    memory = Memory(3)
+    tell = Teller(memory)
+    tell.created(WEB)
+    tell.sampled(WEB)
+    memory = Memory(3, Limits(deleted_bytes=2 * memory.find(WEB)[0].size))
+    tell = Teller(memory)
+    for number in range(20):
+        tell.created(f"{number:064x}")
+        tell.sampled(f"{number:064x}")
+        tell.deleted(f"{number:064x}")
+        memory.containers()[-1].summary.derived()
+        assert len(memory.containers()) <= 2
+
+
 def test_listening_in_mid_stream_is_enough(memory: Memory, tell: Teller) -> None:
     """A sample or a state of a container whose `created` was missed makes it known; a tombstone changes nothing."""
     tell.sampled(WEB)

@@ -78,6 +78,22 @@ def test_a_pause_keeps_the_mean_right_and_is_not_called_complete() -> None:
     assert summary.derived().hour.cpu.mean == 500
 
 
+def test_a_clock_that_is_set_back_changes_nothing_but_the_time_that_is_told() -> None:
+    """By an hour, in the middle of three: no rate is made up, minutes and hours go on ending."""
+    summary, steady = Summary(), Summary()
+    for second in range(0, 10_800, 5):
+        back = 3600 if second >= 5400 else 0
+        summary.add(START_NS + (second - back) * SECOND_NS, second * SECOND_NS // 4, second)
+        steady.add(START_NS + second * SECOND_NS, second * SECOND_NS // 4, second)
+    said, expected = summary.derived(), steady.derived()
+    assert (said.time_ns, expected.time_ns) == (START_NS + 7195 * SECOND_NS, START_NS + 10_795 * SECOND_NS)
+    assert (said.minute.percent_complete, said.hour.percent_complete) == (100, 100)
+    for span in (said.minute, said.hour, said.day):
+        assert (span.cpu.mean, span.cpu.max, span.cpu.std) == (250, 250, 0)
+    assert said.minute.memory.max > 10_700
+    assert said.day.memory.count == expected.day.memory.count == 3
+
+
 def test_what_is_not_measured_is_not_present() -> None:
     """A cgroup without memory controller has CPU statistics, and the other way round; a pair too close gives no rate."""
     summary, other = Summary(), Summary()
