@@ -16,7 +16,7 @@ from streamer.cadvisor import shapes as s
 from streamer.cadvisor import shapes_v2 as v2
 from streamer.cadvisor.channel import EventChannel
 from streamer.cadvisor.errors import InvalidRequest, NotFound, unknown_container
-from streamer.cadvisor.go import nano, quoted
+from streamer.cadvisor.go import quoted, rfc3339
 from streamer.cadvisor.requests import EventRequest, InfoRequest, RequestOptions, Window, checked, window
 from streamer.cadvisor.shapes_machine import MachineInfo, VersionInfo
 from streamer.cadvisor.tree import Tree, canonical
@@ -175,8 +175,7 @@ class Operations:
             raise NotFound("no such device")  # the kernel does not tell who has which
         docker = (c for _, c in self._known().containers() if specs.runtime_of(c) == "docker")
         engines = frozenset(fs.device for container in docker for fs in container.filesystems)
-        timestamp = nano(root.latest.time) if root.latest is not None else ""
-        found = machine.fs_infos(timestamp, root.filesystems, engines)
+        found = machine.fs_infos(rfc3339(root.filesystems_ns), root.filesystems, engines)
         if label:
             found = [fs for fs in found if label in (fs.labels or ())]
             if not found:

@@ -31,13 +31,25 @@ class Container:
     facts         the field names and values of the messages, and `deleted`, `deleted_at`, `oom_kills`, `last_oom_at`
     latest        its newest `ContainerStats`, None before the first
     samples       the values of the recent ones
-    filesystems   as last measured
+    filesystems   as last measured, by the sample of `filesystems_ns`
     summary       statistics of the last minute, hour and day
     deleted_ms    when `deleted` was remembered; 0 while it lives
     ended_bytes   its `size` then
     """
 
-    __slots__ = ("_encoded", "deleted_ms", "ended_bytes", "facts", "filesystems", "key", "latest", "oom_told", "samples", "summary")
+    __slots__ = (
+        "_encoded",
+        "deleted_ms",
+        "ended_bytes",
+        "facts",
+        "filesystems",
+        "filesystems_ns",
+        "key",
+        "latest",
+        "oom_told",
+        "samples",
+        "summary",
+    )
 
     def __init__(self, record: m.AboutContainer, samples: int) -> None:
         self.key = (record.host_id, record.container_id, record.incarnation)
@@ -45,6 +57,7 @@ class Container:
         self.latest: m.AboutContainer | None = None
         self.samples = Samples(samples)
         self.filesystems: tuple[FilesystemUsage, ...] = ()
+        self.filesystems_ns = 0
         self.summary = Summary()
         self.oom_told = 0
         self.deleted_ms = self.ended_bytes = 0
@@ -109,4 +122,5 @@ class Container:
         self.samples.add(time_ns, row[_VALUES], interfaces or (), devices or ())
         self.summary.add(time_ns, row[_CPU], row[_MEMORY])
         if filesystems:
+            self.filesystems_ns = time_ns
             self.filesystems = tuple(cast(list[FilesystemUsage], filesystems))

@@ -234,8 +234,8 @@ class DiskCounters(msgspec.Struct, frozen=True, kw_only=True):
 class FilesystemUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How full a file system is, or how much of one a container takes.
 
-    Of the machine (the root cgroup): each file system on a block device. Of a Docker container: the one that holds its
-    writable layer; there it is walked through for, so it stands in one sample a minute.
+    Of the machine (the root cgroup): each file system on a block device, in one sample in ten seconds. Of a Docker
+    container: the one that holds its writable layer; there it is walked through for, so it stands in one sample a minute.
     """
 
     device: str

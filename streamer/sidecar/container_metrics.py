@@ -146,7 +146,10 @@ class ContainerMetrics:
                 block.samples.add(labels, end, latest)
                 if limited:
                     block.limited.add(labels, end, latest)
-                _add_parts(block, labels, end, latest, container.filesystems, devices.get(container.key[0], {}))
+                used = _add_parts(block, labels, end, latest, devices.get(container.key[0], {}))
+                if container.filesystems:  # measured less often than sampled
+                    end = form.time(container.filesystems_ns // 1_000_000) if self._settings.timestamps else "\n"
+                    _add_filesystems(block, labels, end, container.filesystems, used)
         return block
 
     def _text(self, container: Container, texts: dict[tuple[str, str, str], _Text]) -> str:
@@ -203,10 +206,8 @@ def _device_names(host: HostInfo) -> dict[tuple[int, int], str]:
     return {(disk.major, disk.minor): f"/dev/{disk.name}" for disk in host.disks}
 
 
-def _add_parts(
-    block: Block, labels: str, end: str, latest: Any, filesystems: Sequence[Any], names: dict[tuple[int, int], str]
-) -> None:
-    """The parts of a sample that have a number for each interface, device or file system."""
+def _add_parts(block: Block, labels: str, end: str, latest: Any, names: dict[tuple[int, int], str]) -> set[str]:
+    """The parts of a sample that have a number for each interface or device; the names of the devices."""
     for interface in latest.network_interfaces or ():
         block.interfaces.add(f'interface="{escape(interface.name)}",{labels}', end, interface)
     used = set()
@@ -217,6 +218,11 @@ def _add_parts(
         named = f'device="{escape(name)}",{labels}'
         block.devices.add(named, end, device)
         block.numbered.add(f'major="{device.major}",minor="{device.minor}",{named}', end, device)
+    return used
+
+
+def _add_filesystems(block: Block, labels: str, end: str, filesystems: Sequence[Any], used: set[str]) -> None:
+    """What has a number for each file system. `used`: devices that the container's own I/O is told of."""
     mounted = set()
     for filesystem in filesystems:
         name = filesystem.device

@@ -208,7 +208,7 @@ class CgroupSampler:
 
     def _measured(self, path: str) -> tuple[FilesystemUsage, ...]:
         if path == "/":
-            return self._filesystems.latest()
+            return self._filesystems.fresh()
         return self._disk_usage.fresh(path) if self._disk_usage is not None else ()
 
     def _reader(self, look: Look) -> CgroupReader | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,11 @@ from streamer.contracts import Clock
 from streamer.kernel import proc
 from streamer.model.stats import DiskCounters, FilesystemUsage
 
+log = logging.getLogger(__name__)
+
 _PATIENCE_SECONDS: Final = 2.0
+_EVERY_NS: Final = 10_000_000_000  # they fill slowly, and each is half a kilobyte of a message
+_MOST: Final = 1000  # a message of more might be too large for a broker; zfs mounts one for each layer of each image
 _IMAGES: Final = frozenset({"squashfs", "iso9660", "udf", "erofs"})  # read-only images (snaps, CDs): no room to watch
 _NO_BLOCK_DEVICES: Final = frozenset({"/dev/fuse"})
 
@@ -97,12 +102,17 @@ class Filesystems:
         self._rounds = 0
         self._stuck: set[str] = set()
         self._found: tuple[FilesystemUsage, ...] = ()
+        self._fresh: tuple[FilesystemUsage, ...] = ()
+        self._due_ns = clock.monotonic_ns()
+        self._told_of_most = False
 
-    def latest(self) -> tuple[FilesystemUsage, ...]:
-        """As measured last, at once; a new round is begun."""
+    def fresh(self) -> tuple[FilesystemUsage, ...]:
+        """What was measured since this was asked last, at once, each measurement once; a new round is begun when it is time to."""
         with self._changed:
-            self._begin()
-            return self._found
+            if self._round is not None or self._clock.monotonic_ns() >= self._due_ns:
+                self._begin()
+            fresh, self._fresh = self._fresh, ()
+            return fresh
 
     def measure(self) -> tuple[FilesystemUsage, ...]:
         """As measured now; waits for it, some seconds longer for each file system that does not answer."""
@@ -119,6 +129,8 @@ class Filesystems:
             if not self._round.at or now_ns - self._round.since_ns < _PATIENCE_SECONDS * 1e9:
                 return
             self._stuck.add(self._round.at)
+        else:
+            self._due_ns = now_ns + _EVERY_NS
         self._round = _Round()
         threading.Thread(target=self._work, args=(self._round,), name="filesystems", daemon=True).start()
 
@@ -127,6 +139,9 @@ class Filesystems:
         try:
             disks = proc.diskstats(self._root)
             for place in mounted(self._root):
+                if len(found) == _MOST:
+                    self._tell_of_most()
+                    break
                 with self._changed:
                     if place.path in self._stuck:
                         continue
@@ -141,11 +156,16 @@ class Filesystems:
         finally:
             with self._changed:
                 if self._round is mine:
-                    self._round, self._found = None, tuple(found)
+                    self._round, self._found, self._fresh = None, tuple(found), tuple(found)
                     self._rounds += 1
                     self._changed.notify_all()
                 else:  # given up, but it has answered now
                     self._stuck.discard(mine.at)
+
+    def _tell_of_most(self) -> None:
+        if not self._told_of_most:
+            self._told_of_most = True
+            log.warning("more than %d file systems are mounted: those that were mounted first are told of", _MOST)
 
 
 class _Round:

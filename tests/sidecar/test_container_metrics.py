@@ -197,6 +197,18 @@ def test_file_systems_and_the_disks_below_them(host: Host) -> None:
     assert host.values("container_fs_usage_bytes", "device")["/dev/sda"] == 40, "stays until it is measured again"
 
 
+def test_file_systems_have_the_time_at_which_they_were_measured() -> None:
+    """Which is seldom that of the newest sample: a counter would seem to stand still and then to leap."""
+    host = Host(timestamps=True)
+    host.run(filesystems=[FilesystemUsage(device="/dev/sda", capacity_bytes=9, usage_bytes=1, disk=disk())])
+    then = host.tell.now_ms
+    host.tell.sampled(WEB, filesystems=UNSET)
+    lines = {line.split("{")[0]: line.rsplit(" ", 1)[1] for line in host.text().splitlines() if not line.startswith("#")}
+    for family in ("container_fs_usage_bytes", "container_fs_io_time_seconds_total"):
+        assert lines[family] == str(then)
+    assert lines["container_memory_rss"] == str(host.tell.now_ms) == str(then + 1000)
+
+
 def test_names_and_images_are_of_containers_of_runtimes_alone(host: Host) -> None:
     """A slice with a name would be counted beside the containers in it."""
     host.run(WEB, cgroup_path="/docker/web", name="web", image="nginx:1", labels={"a.b/c": "d"})

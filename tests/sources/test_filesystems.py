@@ -15,6 +15,7 @@ from streamer.clock import SystemClock
 from streamer.model.stats import DiskCounters, FilesystemUsage
 from streamer.sources import filesystems
 from streamer.sources.filesystems import Filesystems, Mounted, measured, mounted
+from streamer.testing.clock import FakeClock
 
 
 def host(root: Path, mountinfo: str, diskstats: str = "") -> Path:
@@ -101,13 +102,40 @@ def test_one_that_hangs_hides_only_itself_until_it_answers(tmp_path: Path, monke
 
     watch = Filesystems(str(root), SystemClock(), measure)
     try:
-        assert watch.latest() == ()
+        assert watch.fresh() == ()
         until(hung.is_set)
         assert [usage.device for usage in watch.measure()] == ["/dev/sda1", "/dev/sda3"]
-        assert [usage.device for usage in watch.latest()] == ["/dev/sda1", "/dev/sda3"]
+        assert [usage.device for usage in watch.fresh()] == ["/dev/sda1", "/dev/sda3"]
         threads = [thread for thread in threading.enumerate() if thread.name == "filesystems"]
         until(lambda: sum(thread.is_alive() for thread in threads) == 1)
     finally:
         answer.set()
     until(lambda: len(watch.measure()) == 3)
     until(lambda: not any(thread.name == "filesystems" for thread in threading.enumerate()))
+
+
+def test_each_measurement_is_told_once_and_the_next_is_made_when_it_is_time(tmp_path: Path) -> None:
+    """However often samples are taken."""
+    root, clock, measured_at = host(tmp_path, "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n"), FakeClock(), list[int]()
+
+    def measure(place: Mounted, disks: Mapping[str, DiskCounters]) -> FilesystemUsage | None:
+        measured_at.append(clock.monotonic_ns())
+        return measured(place, disks)
+
+    watch, told = Filesystems(str(root), clock, measure), []
+    for _ in range(21):
+        told += watch.fresh()
+        until(lambda: not any(thread.name == "filesystems" for thread in threading.enumerate()))
+        clock.advance(1.0)
+    assert [at - measured_at[0] for at in measured_at] == [0, 10_000_000_000, 20_000_000_000]
+    assert len(told) == 2, "the third is told by the next sample"
+
+
+def test_a_message_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Of very many file systems those that were mounted first are told of; that some are not, the log tells once."""
+    monkeypatch.setattr(filesystems, "_MOST", 2)
+    root = host(tmp_path, "".join(f"{n} 0 8:{n} / / rw - ext4 /dev/sda{n} rw\n" for n in (1, 2, 3)))
+    watch = Filesystems(str(root), SystemClock())
+    for _ in range(2):
+        assert [usage.device for usage in watch.measure()] == ["/dev/sda1", "/dev/sda2"]
+    assert len(caplog.records) == 1
