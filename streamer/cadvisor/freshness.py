@@ -35,8 +35,9 @@ class Freshener:
         self._hasten(old)
         try:
             async with asyncio.timeout(self._patience_seconds):
-                while old := self._older(old, oldest_ms):  # noqa: ASYNC110  memory wakes nobody for samples, of which there are many
-                    await asyncio.sleep(_POLL_SECONDS)
+                for path in old:  # one after the other: to look at all of them each time would take a loop's whole time
+                    while self._older([path], oldest_ms):  # noqa: ASYNC110  memory wakes nobody for samples, of which there are many
+                        await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
             return
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+_STALE: Final = 100
+"""Turns that do not count any more and may stay in the queue until they are due, beside as many as there are containers."""
 
 
 class Pace(NamedTuple):
@@ -34,6 +37,7 @@ class Schedule:
         self._current: dict[str, int] = {}  # key -> the one turn of it that counts; others in the queue are stale
         self._interval: dict[str, int] = {}
         self._turn = 0
+        self._hastened: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._current)
@@ -47,10 +51,12 @@ class Schedule:
         """Look at it no more. Unknown keys are fine: it may have gone before it was added."""
         self._current.pop(key, None)
         self._interval.pop(key, None)
+        self._hastened.discard(key)
 
     def hasten(self, key: str, now_ns: int) -> None:
         """Look at it now, and go on from there at its pace. Unknown keys are fine: it may have gone."""
         if key in self._interval:
+            self._hastened.add(key)
             self._enqueue(key, now_ns)
 
     def set_pace(self, pace: Pace, now_ns: int) -> None:
@@ -81,9 +87,13 @@ class Schedule:
         return keys, skipped
 
     def seen(self, key: str, *, idle: bool) -> None:
-        """What the look found: an idle container is looked at half as often, a busy one at full pace."""
-        interval = self._interval.get(key)
-        if interval is None or not self.pace.dynamic:
+        """What the look found: an idle container is looked at half as often, a busy one at full pace.
+
+        One that was idle until a look that came before its time is no idle one yet.
+        """
+        interval, early = self._interval.get(key), key in self._hastened
+        self._hastened.discard(key)
+        if interval is None or not self.pace.dynamic or (idle and early):
             return
         base = self.pace.interval_ns
         self._interval[key] = min(2 * max(interval, base), self.pace.max_interval_ns) if idle else base
@@ -107,3 +117,6 @@ class Schedule:
         self._turn += 1
         self._current[key] = self._turn
         heapq.heappush(self._queue, (at_ns, self._turn, key))
+        if len(self._queue) > 2 * len(self._current) + _STALE:
+            self._queue = [turn for turn in self._queue if self._current.get(turn[2]) == turn[1]]
+            heapq.heapify(self._queue)

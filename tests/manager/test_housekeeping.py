@@ -111,3 +111,33 @@ def test_who_is_hastened_is_looked_at_now_and_goes_on_at_its_pace() -> None:
     assert schedule.due(100, 0.0) == (["a"], 0)
     assert schedule.next_due() == 100 + SECOND
     assert len(schedule) == 1
+
+
+def test_a_client_that_hastens_all_the_time_costs_no_memory() -> None:
+    """Every turn that it replaces was planned for a minute later: they do not pile up until then."""
+    schedule = Schedule(STEADY._replace(interval_ns=60 * SECOND))
+    for key in "abc":
+        schedule.add(key, 0)
+    for now in range(10_000):
+        schedule.hasten("a", now)
+        assert "a" in schedule.due(now, 0.5)[0]
+    assert len(schedule._queue) <= 2 * 3 + 101
+    assert len(schedule) == 3
+    assert set(schedule.due(61 * SECOND, 0.5)[0]) == set("abc")
+
+
+def test_idle_since_a_moment_ago_is_not_idle() -> None:
+    """Looks that were asked for come so close that nothing can have happened: the container keeps its pace."""
+    schedule = Schedule(STEADY._replace(dynamic=True))
+    schedule.add("a", 0)
+    schedule.due(0, 0.0)
+    schedule.seen("a", idle=False)
+    for now in range(10):
+        schedule.hasten("a", now)
+        schedule.due(now, 0.0)
+        schedule.seen("a", idle=True)
+    assert schedule.next_due() == 9 + SECOND
+    schedule.due(9 + SECOND, 0.0)
+    schedule.seen("a", idle=True)
+    schedule.due(9 + 2 * SECOND, 0.0)
+    assert schedule.next_due() == 9 + 4 * SECOND
