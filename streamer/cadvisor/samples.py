@@ -227,16 +227,17 @@ def _or_zero(value: Any) -> int:
 # v2, made of v1
 
 
-def cpu_rates(stats: Sequence[s.ContainerStats], times_ns: Sequence[int]) -> Iterator[v2.CpuInst | None]:
-    """CPU use between each sample and the one before it. None for the first, and when time or a counter went back."""
-    before: s.CpuUsage | None = None
+def cpu_rates(taken: Sequence[StatsSample]) -> Iterator[v2.CpuInst | None]:
+    """CPU use between each sample and the one before it. None for the first, when one of them does not have it, and when time or a
+    counter went back."""
+    before: tuple[Any, Any, Any] | None = None
     before_ns = 0
-    for stat, time_ns in zip(stats, times_ns, strict=True):
-        usage = stat.cpu.usage
+    for sample in taken:
+        usage, time_ns = _USAGE(sample.values), sample.time_ns
         rate = None
-        if before is not None and time_ns > before_ns:
+        if before is not None and time_ns > before_ns and usage[0] is not UNSET and before[0] is not UNSET:
             passed = time_ns - before_ns
-            used = (usage.total - before.total, usage.user - before.user, usage.system - before.system)
+            used = [0 if UNSET in (now, then) else now - then for now, then in zip(usage, before, strict=True)]
             if min(used) >= 0:
                 rate = v2.CpuInst(v2.CpuInstUsage(*(part * 1_000_000_000 // passed for part in used)))
         yield rate

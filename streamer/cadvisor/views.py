@@ -83,7 +83,7 @@ class Views:
             return []
         taken, stats = self._stats(container, Window(count))
         spec = self._spec(container)
-        rates = samples.cpu_rates(stats, [sample.time_ns for sample in taken])
+        rates = samples.cpu_rates(taken)
         return [convert(stat, rate, spec) for stat, rate in zip(stats, rates, strict=True)]
 
 

@@ -203,6 +203,16 @@ async def test_cpu_rates_are_between_two_samples(house: House) -> None:
     ]  # fmt: skip
 
 
+async def test_a_sample_without_cpu_is_not_one_of_no_cpu(house: House) -> None:
+    """The next would seem to have used all at once what the container used in its life."""
+    for used in (900_000_000_000, UNSET, 900_000_000_001):
+        house.sampled("/lab/one", cpu_usage_ns=used, cpu_user_ns=UNSET, cpu_system_ns=0)
+    house.sampled("/lab/one", cpu_usage_ns=900_500_000_001, cpu_user_ns=5, cpu_system_ns=0)
+    (info,) = (await house.operations.requested_containers_v2("/lab/one")).values()
+    rates = [stat.cpu_inst and stat.cpu_inst.usage for stat in info.stats]
+    assert [rate and (rate.total, rate.user) for rate in rates] == [None, None, None, (500_000_000, 0)]
+
+
 async def test_v2_has_the_parts_that_the_spec_has(house: House) -> None:
     """v2.0 has all of them, with zeros, and says which are real."""
     house.tell.sampled(
