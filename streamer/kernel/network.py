@@ -95,9 +95,8 @@ class NetDev:
             if directory != self._directory:
                 os.close(directory)
         if raw != self._seen:
-            wanted = self._wanted
             self._seen = raw
-            self._interfaces = tuple(i for i in parse_net_dev(raw) if wanted is None or wanted(i.name))
+            self._interfaces = parse_net_dev(raw, self._wanted)
         return self._interfaces
 
     def close(self) -> None:

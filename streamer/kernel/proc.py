@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from streamer.errors import Gone, Unsupported
@@ -172,19 +172,21 @@ def shares_host_network(host_root: StrPath, pid: int) -> bool:
         return True
 
 
-def parse_net_dev(raw: bytes) -> tuple[NetworkInterface, ...]:
-    """The interfaces of `/proc/<pid>/net/dev` without the loopback; lines of another form are skipped."""
+def parse_net_dev(raw: bytes, wanted: Callable[[str], bool] | None = None) -> tuple[NetworkInterface, ...]:
+    """The interfaces of `/proc/<pid>/net/dev` without the loopback, those that are wanted; lines of another form are skipped."""
     interfaces = []
     for line in raw.split(b"\n"):
-        name, colon, text = line.rpartition(b":")  # an alias may have a colon in its name
-        name = name.strip()
+        device, colon, text = line.rpartition(b":")  # an alias may have a colon in its name
+        name = device.strip().decode("utf-8", "replace")
+        if not colon or name == "lo" or (wanted is not None and not wanted(name)):
+            continue
         numbers = text.split()
-        if colon and name != b"lo" and len(numbers) == _NET_COLUMNS:
+        if len(numbers) == _NET_COLUMNS:
             try:
                 counters = [int(numbers[position]) for position in _POSITIONS]
             except ValueError:
                 continue
-            interfaces.append(NetworkInterface(name.decode("utf-8", "replace"), *counters))
+            interfaces.append(NetworkInterface(name, *counters))
     return tuple(interfaces)
 
 

@@ -166,7 +166,8 @@ def walked(directory: Path, step: Callable[[], None] = lambda: None) -> Tree:
     below = [os.fspath(directory)]
     os.scandir(directory).close()
     while below:
-        for number, (path, about) in enumerate(_entries(below.pop())):
+        step()
+        for number, (path, about) in enumerate(_entries(below.pop()), 1):
             if number % _ENTRIES_A_STEP == 0:
                 step()
             if about.st_dev != top.st_dev or about.st_ino in linked:

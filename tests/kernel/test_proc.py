@@ -117,6 +117,7 @@ def test_net_dev_without_loopback_and_broken_lines() -> None:
         NetworkInterface("eth0", 1, 2, 3, 4, 9, 10, 11, 12),
         NetworkInterface("eth0:1", 11, 12, 13, 14, 19, 20, 21, 22),
     )
+    assert [each.name for each in proc.parse_net_dev(NET_DEV, lambda name: name.endswith(":1"))] == ["eth0:1"]
 
 
 def test_net_dev_of_this_host() -> None:

@@ -140,6 +140,16 @@ def test_what_is_mounted_within_is_left_out(tmp_path: Path) -> None:
         subprocess.run(["umount", tmp_path / "b"], check=True)
 
 
+def test_a_walk_can_rest_at_each_directory_and_among_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where there are only empty directories: somebody's container may hold a million of them."""
+    monkeypatch.setattr(disk_usage, "_ENTRIES_A_STEP", 10)
+    for number in range(30):
+        (tmp_path / str(number)).mkdir()
+    steps: list[None] = []
+    assert walked(tmp_path, lambda: steps.append(None)).inodes == 31
+    assert len(steps) == 1 + 3 + 30
+
+
 def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     """Rather than nothing in it."""
     with pytest.raises(FileNotFoundError):
