@@ -1,18 +1,18 @@
-"""Processes in cAdvisor's shape, which is that of ps(1)."""
+"""Processes in cAdvisor's shape, which is that of ps(1); times of day are local."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from streamer.cadvisor.shapes_v2 import ProcessInfo
 from streamer.contracts import Clock
 from streamer.kernel import proc
 from streamer.kernel.hierarchy import Hierarchies
-from streamer.kernel.processes import Process, Stat, processes
+from streamer.kernel.processes import Process, processes
 
 _NS: Final = 1_000_000_000
 _DAY: Final = 86_400
@@ -54,7 +54,7 @@ def process_info(process: Process, *, users: Mapping[int, str], boot_ns: int, no
     """One process.
 
     users         names by user id
-    boot_ns       when this boot began, ns since 1970; times of day are UTC
+    boot_ns       when this boot began, ns since 1970
     memory_bytes  of the host
     """
     stat = process.stat
@@ -69,7 +69,7 @@ def process_info(process: Process, *, users: Mapping[int, str], boot_ns: int, no
         percent_mem=stat.resident_bytes * 1000 // memory_bytes / 10 if memory_bytes else 0.0,
         rss=stat.resident_bytes,
         virtual_size=stat.virtual_bytes,
-        status=_status(stat, process.pid),
+        status=_status(process),
         running_time=_running(stat.cpu_ns // _NS),
         cgroup_path=process.cgroup_path,
         cmd=stat.name,
@@ -89,27 +89,30 @@ def parse_users(passwd: str) -> dict[int, str]:
 
 
 def _started(seconds: int, now: int) -> str:
-    """`15:04` within a day, `Jan02` within a year, else the year."""
-    at = datetime.fromtimestamp(seconds, UTC)
-    if now - seconds < _DAY:
+    """`15:04` of today, `Jan02` of this year, else the year."""
+    at, today = datetime.fromtimestamp(seconds).astimezone(), datetime.fromtimestamp(now).astimezone()
+    if at.date() == today.date():
         return at.strftime("%H:%M")
-    return at.strftime("%b%d" if now - seconds < 365 * _DAY else "%Y")
+    return at.strftime("%b%d" if at.year == today.year else "%Y")
 
 
 def _running(seconds: int) -> str:
-    """`02:03:04`, `1-02:03:04`."""
+    """`02:03:04`, `01-02:03:04`."""
     days, rest = divmod(seconds, _DAY)
     clock = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
-    return f"{days}-{clock}" if days else clock
+    return f"{days:02}-{clock}" if days else clock
 
 
-def _status(stat: Stat, pid: int) -> str:
-    """The state's letter; then `<` or `N` for its niceness, `s` leads its session, `l` has threads, `+` in the foreground."""
-    nice = "<" if stat.nice < 0 else "N" if stat.nice > 0 else ""
-    return (
-        stat.state
-        + nice
-        + ("s" if stat.session == pid else "")
-        + ("l" if stat.threads > 1 else "")
-        + ("+" if stat.foreground_group == stat.group else "")
+def _status(process: Process) -> str:
+    """The state's letter; then `<` or `N` for its niceness, `L` locks memory, `s` leads its session, `l` has threads, `+` in the
+    foreground (ps(1), PROCESS STATE CODES)."""
+    stat = process.stat
+    marks = (
+        ("<", stat.nice < 0),
+        ("N", stat.nice > 0),
+        ("L", process.locks_memory),
+        ("s", stat.session == process.pid),
+        ("l", stat.threads > 1),
+        ("+", stat.foreground_group == stat.group),
     )
+    return stat.state + "".join(mark for mark, is_so in marks if is_so)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -32,14 +33,42 @@ class Stat(NamedTuple):
     cpu: int
 
 
+class Status(NamedTuple):
+    """What stands in /proc/<pid>/status alone, or better. `resident_bytes`: None for what has no memory (kernel threads, zombies)."""
+
+    effective_uid: int
+    resident_bytes: int | None
+    locks_memory: bool
+
+
+_STATUS: Final = re.compile(rb"^(Uid|VmRSS|VmLck):\s+(\d+)(?:\s+(\d+))?", re.MULTILINE)
+
+
+def parse_status(raw: bytes) -> Status:
+    """`Uid:  0  0  0  0`, `VmRSS:  1024 kB`, `VmLck:  0 kB` among its lines; what is not there is 0 or None."""
+    found = {key: (int(first), int(second or 0)) for key, first, second in _STATUS.findall(raw)}
+    resident = found.get(b"VmRSS")
+    return Status(
+        found.get(b"Uid", (0, 0))[1], resident[0] * 1024 if resident is not None else None, found.get(b"VmLck", (0, 0))[0] > 0
+    )  # fmt: skip
+
+
 class Process(NamedTuple):
-    """One process. `open_files`: 0 where we may not look; `cgroup_path`: "" where it was not asked for."""
+    """One process.
+
+    uid           the effective one
+    stat          with the resident bytes of `status`: later kernels only estimate those in `stat`
+    open_files    0 where we may not look
+    cgroup_path   "" where it was not asked for
+    locks_memory  has pages that cannot be swapped out
+    """
 
     pid: int
     uid: int
     stat: Stat
     open_files: int
     cgroup_path: str
+    locks_memory: bool = False
 
 
 def parse_stat(raw: bytes) -> Stat | None:
@@ -97,7 +126,7 @@ def _process(hierarchies: Hierarchies, pid: int, *, with_cgroup: bool) -> Proces
     """None: it has ended meanwhile."""
     directory = os.path.join(hierarchies.proc, str(pid))
     try:
-        stat, uid = parse_stat(read(f"{directory}/stat")), os.stat(directory).st_uid
+        stat, status = parse_stat(read(f"{directory}/stat")), parse_status(read(f"{directory}/status"))
         cgroups = cgroup_of(os.path.dirname(hierarchies.proc), pid) if with_cgroup else {}
     except (OSError, Gone):
         return None
@@ -106,4 +135,8 @@ def _process(hierarchies: Hierarchies, pid: int, *, with_cgroup: bool) -> Proces
     except OSError:  # not ours to see
         open_files = 0
     anchor = "" if hierarchies.anchor == UNIFIED else hierarchies.anchor
-    return Process(pid, uid, stat, open_files, cgroups.get(anchor, "")) if stat is not None else None
+    if stat is None:
+        return None
+    if status.resident_bytes is not None:
+        stat = stat._replace(resident_bytes=status.resident_bytes)
+    return Process(pid, status.effective_uid, stat, open_files, cgroups.get(anchor, ""), status.locks_memory)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.kernel import proc
-from streamer.kernel.processes import parse_stat
+from streamer.kernel.processes import Status, parse_stat, parse_status
 
 
 def test_a_line_of_stat() -> None:
@@ -34,3 +34,11 @@ def test_this_process() -> None:
 def test_what_is_no_such_line_is_none(raw: bytes) -> None:
     """Any bytes: an answer or none, never an exception."""
     assert parse_stat(raw) is None or b")" in raw
+
+
+def test_lines_of_status() -> None:
+    """The effective user; what has no memory says nothing of it; a name cannot pass for a line: the kernel writes its line ends out."""
+    raw = b"Name:\tUid: 1 1\\nUid:\nUmask:\t0022\nUid:\t0\t33\t0\t0\nVmLck:\t       8 kB\nVmRSS:\t    1024 kB\n"
+    assert parse_status(raw) == Status(33, 1 << 20, locks_memory=True)
+    assert parse_status(b"Uid:\t5\t6\t5\t5\n") == Status(6, None, locks_memory=False)
+    assert parse_status(b"\xff") == Status(0, None, locks_memory=False)
