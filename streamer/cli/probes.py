@@ -10,6 +10,7 @@ import ctypes
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import tempfile
@@ -30,6 +31,7 @@ from streamer.kernel.proc import sees_host_pids
 from streamer.outbox.state import directory
 from streamer.sources import docker_api
 from streamer.sources.cgroup import STRANGE_PIDS, STRANGE_PIDS_REMEDY
+from streamer.sources.hardware import disks
 
 
 class Finding(NamedTuple):
@@ -202,6 +204,34 @@ def pressure(settings: Settings) -> Iterator[Finding]:
         yield Finding("degraded", "pressure (PSI)", "only cgroup v2 has it per container; psi_* columns are absent", remedy)
 
 
+_NOT_COUNTED_SINCE: Final = (6, 10)
+
+
+def block_io(settings: Settings) -> Iterator[Finding]:
+    """Is I/O counted by cgroup, and on every disk?"""
+    root = Path(settings.host_root)
+    try:
+        found = hierarchy.detect(root)
+    except Unsupported:
+        return
+    told = found.file("blkio", "/", "blkio.throttle.io_serviced_recursive")
+    if found.mode == "v2" or told is None:
+        return
+    lazy = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) >= _NOT_COUNTED_SINCE
+    try:
+        counted = set(re.findall(r"(?m)^(\d+:\d+) ", Path(told).read_text()))
+    except OSError as error:
+        yield Finding("degraded", "block I/O", f"{error.strerror}; io_* columns are absent", "boot with CONFIG_BLK_DEV_THROTTLING")
+        return
+    numbers = {f"{disk.major}:{disk.minor}": disk.name for disk in disks(root)} if lazy else {}
+    if missing := sorted(number for number in numbers if number not in counted):
+        names = ", ".join(numbers[number] for number in missing)
+        remedy = f"echo '{missing[0]} 0' > {os.path.dirname(told)}/blkio.throttle.read_bps_device (no limit), for each of them, at each boot"
+        yield Finding("degraded", "block I/O", f"not counted on {names}, io_* columns are 0: this kernel waits for a limit", remedy)
+    else:
+        yield Finding("ok", "block I/O", "counted by cgroup")
+
+
 _FILES_PER_CONTAINER: Final = 12
 _OTHER_FILES: Final = 256
 
@@ -343,6 +373,7 @@ PROBES: Final[tuple[Probe, ...]] = (
     kernel_log,
     docker,
     pressure,
+    block_io,
     descriptors,
     clock,
     state,

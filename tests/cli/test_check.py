@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -197,3 +198,27 @@ def test_a_line_is_for_people() -> None:
 def test_a_probe_is_one_function_in_a_table() -> None:
     """Each is told by its docstring."""
     assert all(probe.__doc__ for probe in PROBES)
+
+
+@pytest.mark.parametrize(
+    ("release", "counted", "state"),
+    [("6.18.44-x", "Total 0", "degraded"), ("6.18.44-x", "8:0 Read 1", "ok"), ("6.9.1", "Total 0", "ok"), ("7.0", "", "degraded")],
+)
+def test_disks_on_which_a_later_kernel_counts_no_io_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str, counted: str, state: str
+) -> None:
+    """On cgroup v1 it waits for a limit; one that limits nothing will do."""
+    blkio, disk = tmp_path / "sys/fs/cgroup/blkio", tmp_path / "sys/block/sda"
+    for directory in (blkio, disk, tmp_path / "proc/1"):
+        directory.mkdir(parents=True)
+    (tmp_path / "proc/1/mountinfo").write_text("1 0 0:30 / /sys/fs/cgroup/blkio rw - cgroup cgroup rw,blkio\n")
+    (blkio / "cgroup.procs").touch()
+    (blkio / "blkio.throttle.io_serviced_recursive").write_text(f"{counted}\n")
+    (disk / "dev").write_text("8:0\n")
+    (disk / "size").write_text("100\n")
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release=release))
+    found = only(probes.block_io, settings(host_root=str(tmp_path)))
+    assert found.state == state
+    if state == "degraded":
+        assert "sda" in found.found
+        assert f"echo '8:0 0' > {blkio}/blkio.throttle.read_bps_device" in found.remedy
