@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
-import msgspec
+from streamer.model.wire import as_json
 
 MOST_PARAMETERS: Final = 32
 
-encode: Final = msgspec.json.Encoder().encode
+encode: Final = as_json
+"""An answer as JSON; names that are not UTF-8 as they were published."""
 
 
 class Answer(NamedTuple):

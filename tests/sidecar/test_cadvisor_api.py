@@ -120,6 +120,17 @@ async def test_a_name_may_hold_anything_that_a_directorys_can(host: House) -> No
         )
 
 
+async def test_a_name_that_is_not_text_is_answered_as_it_was_published(host: House) -> None:
+    """One such cgroup on a host does not keep the others from being answered."""
+    path = "/lab\udcff"
+    host.tell.sampled(path, runtime="raw", name=path, cgroup_path=path)
+    async with host.client() as client:
+        for question in ("v1.3/subcontainers", "v2.1/stats/?recursive=true", "v2.0/summary/?recursive=true", "v1.3/containers/"):
+            answer = await client.get(f"/api/{question}")
+            assert answer.status_code == 200
+            assert "/lab\\\\udcff" in answer.text and "udcff" in json.dumps(answer.json())
+
+
 @pytest.mark.parametrize("version", ["v1.0", "v1.1", "v1.2", "v1.3"])
 async def test_each_version_answers_what_the_earlier_ones_do(host: House, version: str) -> None:
     """machine and containers of v1.0, subcontainers of v1.1, docker of v1.2, events of v1.3."""
