@@ -4,13 +4,15 @@ The newest sample is held as a row of integers (`layout.py`). Every older one is
 how much time passed in between and, number by number, by how much the row grew; nothing when it did not. So reading
 goes from the newest back, as far as it is asked to, and to let go of the oldest is to drop its entry.
 
-    block    at most `_BLOCK` entries in a row, compressed (zstd); a byte before it says how many
+    block    at most `_BLOCK` entries in a row, compressed (zstd)
              MessagePack: [turn, entry, …], the oldest entry first
     entry    [step] or [step, growth, …]; step: ns since the sample before, negative when that is left out of thin answers
     turn     nil, or how the sample before the block's first entry looked, where that entry cannot tell:
              [layout's fields, row]
 
 Entries that do not fill a block yet wait uncompressed. Blocks go as a whole, so some entries more than needed are held.
+A block in which nothing moved says beside it when its samples in thin answers were: those of idle containers are made
+without looking into it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from operator import sub
 from sys import getsizeof
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from cramjam import zstd
@@ -38,7 +40,23 @@ _unpack: Final = msgspec.msgpack.Decoder().decode
 _NO_TURN: Final = _pack(None)
 
 _INT_BYTES: Final = 40  # with its place in the row
-_BYTES_BYTES: Final = getsizeof(b"") + 8
+_BLOCK_BYTES: Final = getsizeof(b"") + getsizeof((0,) * 4) + 40  # with its place in the list and its span
+_SHOWN_BYTES: Final = getsizeof((0, 0)) + 40
+
+
+class _Block(NamedTuple):
+    """Entries that were put away.
+
+    entries  how many
+    packed   compressed
+    span_ns  of a block in which nothing moved: from the sample after it back to the oldest that its entries tell of; else 0
+    shown    of such a block: for each sample that a thin answer has, the newest first, how many entries back and how many ns
+    """
+
+    entries: int
+    packed: bytes
+    span_ns: int = 0
+    shown: tuple[tuple[int, int], ...] = ()
 
 
 class Samples:
@@ -69,7 +87,7 @@ class Samples:
         self._row: Row = ()
         # those before it
         self._entries = 0  # in all
-        self._blocks: list[bytes] = []
+        self._blocks: list[_Block] = []
         self._waiting = bytearray(_NO_TURN)
         self._waits = 0
         # what a thin answer leaves out
@@ -83,7 +101,7 @@ class Samples:
     @property
     def size(self) -> int:
         """Bytes that they take."""
-        blocks = sum(map(len, self._blocks)) + _BYTES_BYTES * len(self._blocks)
+        blocks = sum(len(b.packed) + _BLOCK_BYTES + _SHOWN_BYTES * len(b.shown) for b in self._blocks)
         return getsizeof(self) + getsizeof(self._waiting) + _INT_BYTES * (len(self._row) + 4) + blocks
 
     def add(
@@ -127,8 +145,8 @@ class Samples:
         self._entries += 1
         if self._waits == _BLOCK:
             self._seal()
-        if self._blocks and self._entries - self._blocks[0][0] >= self._most - 1:
-            self._entries -= self._blocks.pop(0)[0]
+        if self._blocks and self._entries - self._blocks[0].entries >= self._most - 1:
+            self._entries -= self._blocks.pop(0).entries
         if moved:
             self._shown, self._shown_ns, self._gap_ns = True, time_ns, 0
         else:
@@ -138,7 +156,8 @@ class Samples:
         """Make a block of what waits."""
         if self._waits:
             packed = _list_of(self._waits + 1) + self._waiting
-            self._blocks.append(bytes((self._waits,)) + bytes(zstd.compress(packed, level=_LEVEL)))
+            compressed = bytes(zstd.compress(packed, level=_LEVEL))
+            self._blocks.append(_Block(self._waits, compressed, *_quiet(_unpack(packed))))
             self._waiting[:] = _NO_TURN
             self._waits = 0
 
@@ -158,27 +177,43 @@ class Samples:
                 does not change from one answer to the next
         """
         found: list[StatsSample] = []
-        for time_ns, layout, row, shown in self._back() if most else ():
+        before: Row | None = None
+        for time_ns, layout, row, shown in self._back(thin=thin) if most else ():
             if time_ns < start_ns:
                 break
             if (end_ns and time_ns > end_ns) or (thin and not shown):
                 continue
-            found.append(layout.sample(time_ns, row))
+            if row is before:  # nothing moved: all but the time is shared
+                same = found[-1]
+                found.append(StatsSample(time_ns, same.values, same.interfaces, same.devices))
+            else:
+                found.append(layout.sample(time_ns, row))
+                before = row
             if len(found) == most:
                 break
         found.reverse()
         return found
 
-    def _back(self) -> Iterator[tuple[int, Layout, Row, bool]]:
-        """From the newest sample to the oldest: time, layout, row, and whether it is in thin answers."""
+    def _back(self, *, thin: bool) -> Iterator[tuple[int, Layout, Row, bool]]:
+        """From the newest sample to the oldest: time, layout, row, and whether it is in thin answers.
+
+        thin    those that are not in thin answers may be left out
+        """
         if self._layout is None:
             return
         layout, row, time_ns, left = self._layout, self._row, self._time_ns, len(self)
         yield time_ns, layout, row, True
-        for turn, *entries in self._unpacked():
+        waiting = _Block(self._waits, b"")
+        for block in (waiting, *reversed(self._blocks)):
+            if thin and block.span_ns:
+                yield from [(time_ns - ago_ns, layout, row, True) for back, ago_ns in block.shown if back < left]
+                time_ns -= block.span_ns
+                left -= block.entries
+                continue
+            turn, *entries = self._unpacked(block)
             while entries:
                 left -= 1
-                if not left:
+                if left <= 0:
                     return
                 step, *growth = entries.pop()
                 time_ns -= abs(step)
@@ -188,11 +223,25 @@ class Samples:
                     layout, row = layout_for(convert(turn[0], LayoutKey)), tuple(turn[1])
                 yield time_ns, layout, row, step > 0
 
-    def _unpacked(self) -> Iterator[list[Any]]:
-        """What waits, then the blocks, the newest first."""
-        yield _unpack(_list_of(self._waits + 1) + self._waiting)
-        for block in reversed(self._blocks):
-            yield _unpack(bytes(zstd.decompress(memoryview(block)[1:])))
+    def _unpacked(self, block: _Block) -> list[Any]:
+        """The turn and the entries of a block; what waits is one that is not packed."""
+        packed = bytes(zstd.decompress(block.packed)) if block.packed else _list_of(self._waits + 1) + self._waiting
+        unpacked: list[Any] = _unpack(packed)
+        return unpacked
+
+
+def _quiet(unpacked: list[Any]) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """`span_ns` and `shown` of a block, `(0, ())` where something moved."""
+    turn, *entries = unpacked
+    if turn or any(len(entry) > 1 for entry in entries):
+        return 0, ()
+    span_ns = 0
+    shown = []
+    for back, (step,) in enumerate(reversed(entries), start=1):
+        span_ns += abs(step)
+        if step > 0:
+            shown.append((back, span_ns))
+    return span_ns, tuple(shown)
 
 
 def _list_of(length: int) -> bytes:

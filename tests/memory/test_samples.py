@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -97,6 +98,15 @@ def test_what_is_asked_for_is_answered(made: list[StatsSample], most: int, count
     if count >= 0:
         expected = expected[len(expected) - min(count, len(expected)) :]
     assert kept(most, made).newest(count, start_ns, end_ns) == expected
+
+
+@given(samples(), st.integers(1, 70))
+def test_a_thin_answer_has_every_change_and_nothing_that_never_was(made: list[StatsSample], most: int) -> None:
+    """Whether blocks are looked into or told by what is said beside them: of those kept, what differs from the one before is there."""
+    thin, whole = kept(most, made).newest(thin=True), made[-most:]
+    assert [sample for sample in whole if sample in thin] == thin
+    moved = [after for before, after in itertools.pairwise(whole) if after != structs.replace(before, time_ns=after.time_ns)]
+    assert all(sample in thin for sample in (*moved, made[-1])) if made else not thin
 
 
 def busy(count: int) -> list[StatsSample]:
