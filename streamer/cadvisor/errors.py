@@ -7,7 +7,7 @@ from streamer.errors import StreamerError
 
 
 class RequestFailed(StreamerError):
-    """The request cannot be answered. Over HTTP: status 500, the text alone, whatever the reason."""
+    """The request cannot be answered. Over HTTP: the text alone, with the status that `sidecar/application.py` gives it."""
 
 
 class InvalidRequest(RequestFailed):

@@ -134,6 +134,8 @@ _DECODER: Final = json.JSONDecoder()
 def _count(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError("num_stats is not a whole number")
+    if not go.fits(value):
+        raise ValueError("num_stats is not a number of 64 bits")
     return value
 
 

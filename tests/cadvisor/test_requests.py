@@ -47,7 +47,7 @@ def test_a_body_asks_for_samples(body: bytes, asked: Window) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"[]", b"1", b"{bad", b'{"num_stats":"1"}', b'{"num_stats":1.5}', b'{"num_stats":true}', b'{"start":"2020"}', b'{"end":{}}', b"[" * 9999, b"\xff"]
+    "body", [b"[]", b"1", b"{bad", b'{"num_stats":"1"}', b'{"num_stats":1.5}', b'{"num_stats":true}', b'{"start":"2020"}', b'{"end":{}}', b"[" * 9999, b"\xff", b'{"num_stats":9223372036854775808}']
 )  # fmt: skip
 def test_a_body_that_makes_no_sense_is_an_error(body: bytes) -> None:
     """With cAdvisor's words before the reason."""
