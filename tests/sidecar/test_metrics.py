@@ -54,6 +54,8 @@ def body(house: House, accept: str = "") -> str:
         (f"{OPEN};q=lots", False),
         (f"{OPEN};q=nan", False),
         (",;q=,=;", False),
+        ("a/b," * 99 + OPEN, True),
+        ("a/b," * 100 + OPEN, False),
     ],
 )
 def test_the_format_that_the_client_likes_best(accept: str, strict: bool) -> None:
