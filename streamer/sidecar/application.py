@@ -19,6 +19,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Mount
 from starlette.routing import Route as StarletteRoute
 from starlette.types import Receive, Scope, Send
 
@@ -206,7 +207,7 @@ def application(context: Context, ending: asyncio.Event | None = None) -> Starle
         routes=[
             *(own(route, path) for route in ROUTES if not route.cadvisor for path in route.paths),
             StarletteRoute("/api", _moved, methods=["GET", "HEAD"]),
-            StarletteRoute("/api/streamer/{rest:rest}", _nothing, methods=["GET", "HEAD"]),
+            Mount("/api/streamer", _nothing),  # of any method: the next row would take it for a version of cAdvisor's
             StarletteRoute("/api/{rest:rest}", Endpoint(desk, None)),
         ],
         # the one for Exception answers; the exception goes on to the server, which logs it
@@ -220,7 +221,7 @@ async def _moved(_request: Request) -> Response:
     return Response(b"", 301, {**_SAFE, "location": "/api/"})
 
 
-async def _nothing(_request: Request) -> Response:
+async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
     raise HTTPException(404)
 
 

@@ -117,7 +117,7 @@ class Exchange:
     def has_current(self, tag: str) -> bool:
         """Whether the client holds this version of the answer (RFC 9110, `If-None-Match`)."""
         held = self.header(b"if-none-match")
-        return any(each.strip().removeprefix("W/") in (tag, "*") for each in held.split(","))
+        return held.strip() == "*" or any(each.strip().removeprefix("W/") == tag for each in held.split(","))
 
     async def send_whole(self, answer: Answer, headers: Iterable[tuple[str, str]] = ()) -> None:
         length = () if answer.status == 304 else (("content-length", str(len(answer.body))),)
