@@ -120,6 +120,13 @@ class Run(Agent):
         """`embedded`: the memory of a program that this is part of. Signals, systemd and stdout are that program's then."""
         where = directory(settings.state_dir, os.environ, root=os.geteuid() == 0)
         self.state = open_state(where, settings.outbox, SystemClock().wall_ns() // 1_000_000)
+        try:
+            self._assemble(settings, reload, embedded)
+        except BaseException:
+            self.state.close()
+            raise
+
+    def _assemble(self, settings: Settings, reload: Callable[[], Settings] | None, embedded: Memory | None) -> None:
         super().__init__(settings, past=self.state.past, epoch_before=self.state.epoch_before)
         if self.state.past.epoch:
             self._sign()
@@ -194,7 +201,8 @@ class Run(Agent):
 
     async def run(self, duration_seconds: float | None) -> int:
         """Until a signal or `stopping`, the end of `duration_seconds`, or a failure. Returns the exit code."""
-        with contextlib.nullcontext() if self.embedded else self._signals(), contextlib.closing(self.sampler):
+        held = self.state.held(lambda: self.outbox.has_let_go)
+        with contextlib.nullcontext() if self.embedded else self._signals(), held, contextlib.closing(self.sampler):
             if self.sidecar is not None:
                 self.sidecar.open()
             self.outbox.start()

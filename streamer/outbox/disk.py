@@ -170,6 +170,11 @@ class Disk:
             self._all_offered.clear()
             await self._all_offered.wait()
 
+    @property
+    def has_let_go(self) -> bool:
+        """Whether the journal's thread has ended."""
+        return self._journal.has_ended
+
     async def close(self) -> bool:
         """Write down everything that is still in memory and let go of the file; whether nothing is lost by ending now."""
         for timer in (self._flush, self._retry, self._stall):

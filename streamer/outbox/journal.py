@@ -93,6 +93,11 @@ class Journal:
         """Keep what a peer will never take, one JSON line each; `done` hears why not, or ""."""
         self._queue.put(_Letters(letters, done))
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its thread has, and with it the last write."""
+        return not self._thread.is_alive()
+
     async def close(self, *, patient: bool = True) -> None:
         """Finish what was asked for, and let go of the file. `patient` False: it hangs, and is left behind."""
         self._queue.put(None)

@@ -67,4 +67,7 @@ class DirectoryLock:
             os.pwrite(self._fd, json.dumps({"pid": os.getpid(), "epoch": epoch}).ljust(80).encode() + b"\n", 0)
 
     def close(self) -> None:
-        os.close(self._fd)
+        """Let another one have it; twice is fine."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -190,6 +190,11 @@ class Outbox:
             return not any(self.left().values())
         return await self._disk.close()
 
+    @property
+    def has_let_go(self) -> bool:
+        """Whether nobody writes to the state file any more: a disk that hangs may after `close`."""
+        return self._disk is None or self._disk.has_let_go
+
     async def drain(self, deadline_seconds: float) -> dict[str, int]:
         """Deliver what waits, losses declared first; returns how many messages are left for each sink at the deadline."""
         patient = self._disk is None

@@ -6,9 +6,10 @@ uses is refused.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -37,6 +38,22 @@ class State(NamedTuple):
     store: Store | None = None
     past: Past = Past()
     trouble: str = ""
+
+    def close(self) -> None:
+        """Let go of the file and the directory: another agent may have them. Not while anybody still writes."""
+        if self.store is not None:
+            self.store.close()
+        if self.lock is not None:
+            self.lock.close()
+
+    @contextlib.contextmanager
+    def held(self, has_let_go: Callable[[], bool]) -> Iterator[None]:
+        """Ours until the end of the block, and after it only while somebody still writes, as on a disk that hangs."""
+        try:
+            yield
+        finally:
+            if has_let_go():
+                self.close()
 
     @property
     def epoch_before(self) -> int:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,6 +121,18 @@ async def test_what_stops_a_start_is_raised() -> None:
         with pytest.raises(ConfigError, match="another program listens there"):
             await manager.start()
     await manager.stop()
+
+
+@pytest.mark.parametrize("wrong", [{"http": Http(listen="192.0.2.1:1", insecure=True)}, {"http": Http(listen="192.0.2.1:1")}])
+async def test_a_state_directory_is_given_back(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """At the end of a run; and of one that failed at its start, before or after its parts were there."""
+    good = {"state_dir": str(tmp_path), "docker": Docker(enabled=False), "http": Http(listen="off")}
+    with pytest.raises(ConfigError, match=r"http\.listen"):
+        await ContainerManager(Settings(**{**good, **wrong})).start()
+    for _ in range(2):
+        async with ContainerManager(Settings(**good)):
+            with pytest.raises(ConfigError, match="another agent uses this directory"):
+                await ContainerManager(Settings(**good)).start()
 
 
 def test_the_readmes_example_runs(cgroups: CgroupFolder, tmp_path: Path) -> None:
