@@ -112,7 +112,7 @@ class Desk:
         if not route.heavy:
             await self._answered(exchange, route, await _made(route, self._context, query))
             return
-        async with self._slots.turn(exchange.gone) as turn:
+        async with self._slots.turn(exchange.gone, scrape=route.scraped) as turn:
             given = await _made(route, self._context, query)
             if isinstance(given, Pieces):
                 self.count(route.path, 200)

@@ -122,6 +122,11 @@ class Connection(HttpToolsProtocol):
         """Whether what was written waits for the client."""
         return self.flow.write_paused
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether the connection is being given up; asyncio logs each write to it, for nobody."""
+        return self.transport.is_closing()
+
     def abort(self) -> None:
         """Cut off a client that does not take its answer."""
         self._refused("aborted")

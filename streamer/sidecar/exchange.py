@@ -39,6 +39,11 @@ class Connection(Protocol):
         """Whether the client lets us wait."""
         ...
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether what is written goes nowhere: known a little before the client counts as gone."""
+        ...
+
     def abort(self) -> None: ...
 
 
@@ -180,7 +185,7 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": part, "more_body": not last})
 
     async def _as_taken(self, sending: Coroutine[Any, Any, None], turn: Turn) -> None:
-        if self.gone.done():
+        if self.gone.done() or (self._connection is not None and self._connection.is_closing):
             sending.close()
             raise Left
         if self._connection is not None and self._connection.is_untaken:

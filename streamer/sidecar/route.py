@@ -22,6 +22,7 @@ class Route(NamedTuple):
     cadvisor     belongs to cAdvisor's API: its rules for paths and parameters, its errors as text
     bare         also answers without the rest of the path, and the slash before it
     heavy        may be large: waits for a turn before it is made
+    scraped      does not wait for the other large answers that are under way
     tagged       seldom changes: has an entity tag
     before       what is waited for before a turn is
     unready      type of the JSON in an answer 503 that is no refusal
@@ -36,6 +37,7 @@ class Route(NamedTuple):
     cadvisor: bool = False
     bare: bool = False
     heavy: bool = False
+    scraped: bool = False
     tagged: bool = False
     before: Callable[[Context, Query], Awaitable[None]] | None = None
     unready: Any = None

@@ -36,7 +36,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route("/validate/", validate.report),
     Route("/openapi.json", describe, shape=dict, tagged=True),
-    Route("/metrics", api.metrics, text_types=("text/plain", "application/openmetrics-text"), heavy=True),
+    Route("/metrics", api.metrics, text_types=("text/plain", "application/openmetrics-text"), heavy=True, scraped=True),
     Route(
         f"{OWN}/containers",
         api.containers,

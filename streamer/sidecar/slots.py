@@ -2,7 +2,8 @@
 
 Two bounds, as they keep two things small. `AT_ONCE` answers are worked at: however many clients ask, everything else on
 the event loop waits for two of them. `BEGUN` answers may be under way: what an answer holds on to while its client
-does not read is held so many times at most.
+does not read is held so many times at most. Scrapes have places of their own: clients that do not read must not be
+the reason that nobody is told how the agent is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Final
 AT_ONCE: Final = 2
 """One alone would let a client with a large answer hold up the scraper for its whole length."""
 BEGUN: Final = 16
+SCRAPES_BEGUN: Final = 8
 MOST_WAITING: Final = 64
 
 
@@ -93,24 +95,25 @@ class Slots:
     """Hands out turns. Not for threads."""
 
     def __init__(self, at_once: int = AT_ONCE, begun: int = BEGUN, most_waiting: int = MOST_WAITING) -> None:
-        self.begun, self.working = Line(begun), Line(at_once)
+        self.begun, self.scrapes, self.working = Line(begun), Line(SCRAPES_BEGUN), Line(at_once)
         self._most_waiting = most_waiting
 
     @contextlib.asynccontextmanager
-    async def turn(self, gone: asyncio.Future[None]) -> AsyncGenerator[Turn, None]:
-        """A turn until the end of the block. `gone`: done when the client is.
+    async def turn(self, gone: asyncio.Future[None], *, scrape: bool = False) -> AsyncGenerator[Turn, None]:
+        """A turn until the end of the block. `gone`: done when the client is. `scrape`: one of the places for these.
 
         Raises:
             Busy: too many wait.
             Left: the client did not wait.
         """
-        if not self.begun.free and len(self.begun) >= self._most_waiting:
+        places = self.scrapes if scrape else self.begun
+        if not places.free and len(places) >= self._most_waiting:
             raise Busy
-        await self.begun.acquire(gone)
+        await places.acquire(gone)
         turn = Turn(self.working, gone)
         try:
             await turn.take()
             yield turn
         finally:
             turn.give_back()
-            self.begun.release()
+            places.release()

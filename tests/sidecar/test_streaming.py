@@ -244,6 +244,49 @@ async def test_an_answer_ends_with_its_client(house: House, large: Large) -> Non
             assert len((await client.get(f"http://{sidecar.address}/large")).content) == large.size
 
 
+async def test_who_does_not_read_does_not_hold_up_a_scrape(house: House, large: Large) -> None:
+    """All places of large answers are taken, but for those of scrapes."""
+    async with house.serving() as sidecar, contextlib.AsyncExitStack() as stack, httpx.AsyncClient() as client:
+        for _ in range(slots.BEGUN + 1):
+            await stack.enter_async_context(deaf(sidecar, "/large"))
+        await until(lambda: len(large.made) == slots.BEGUN)
+        assert (await client.get(f"http://{sidecar.address}/metrics", timeout=DEADLINE)).status_code == 200
+        assert len(large.made) == slots.BEGUN
+
+
+class GivenUp:
+    """A connection that breaks at the third write."""
+
+    is_untaken = False
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    @property
+    def is_closing(self) -> bool:
+        return self.written >= 3
+
+    def abort(self) -> None:
+        raise AssertionError
+
+    async def write(self, _message: Any) -> None:
+        self.written += 1
+
+
+async def test_nothing_is_written_to_a_connection_that_is_given_up() -> None:
+    """Known before the event loop has gone round and told us: asyncio logs every write until then."""
+    connection = GivenUp()
+    scope = {"headers": [], "method": "GET", "http_version": "1.1", "extensions": {exchange.CONNECTION: connection}}
+    never = asyncio.get_running_loop().create_future()
+    answering = exchange.Exchange(scope, lambda: never, connection.write)
+    pieces = iter([bytes(exchange.PART_BYTES)] * 100)
+    async with slots.Slots().turn(answering.gone) as turn:
+        await answering.send_pieces(Pieces(pieces), turn)
+    await answering.close()
+    assert connection.written == 3
+    assert len(list(pieces)) >= 95
+
+
 async def test_an_answer_does_not_take_for_ever(house: House, large: Large, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who takes a little now and then is not stalled; in the end it is cut off all the same."""
     monkeypatch.setattr(exchange, "ANSWER_SECONDS", 0.05)
