@@ -33,7 +33,7 @@ def machine_info(host: HostInfo) -> s.MachineInfo:
         nvm=s.Nvm(0, 0, 0),
         hugepages=_huge_pages(host.huge_pages),
         machine_id=_text(host.machine_id),
-        system_uuid=_text(host.system_uuid),
+        system_uuid=_text(host.system_uuid) or _text(host.machine_id),  # the same fallback
         boot_id=host.boot_id,
         filesystems=[
             s.MachineFilesystem(fs.device, fs.capacity_bytes, fs_type(fs.fstype), _number(fs.inodes), fs.inodes is not UNSET)

@@ -172,7 +172,7 @@ class Operations:
         if root is None or not root.filesystems:
             raise NotFound("unable to find data in memory cache: no file system was measured yet; scope = all measures them")
         if uuid:
-            raise NotFound("no such device")  # the kernel does not tell who has which
+            raise NotFound("cadvisor: no such device")  # the kernel does not tell who has which
         docker = (c for _, c in self._known().containers() if specs.runtime_of(c) == "docker")
         engines = frozenset(fs.device for container in docker for fs in container.filesystems)
         found = machine.fs_infos(rfc3339(root.filesystems_ns), root.filesystems, engines)

@@ -259,7 +259,7 @@ async def processes(context: Context, query: Query) -> Answer:
 async def app_metrics(context: Context, query: Query) -> Answer:
     """Metrics that a container's program offers: none, as nothing is collected from inside of containers."""
     await context.operations.container_spec(query["name"], query["options"])
-    return Answer(b"{}")
+    return Answer(encode({query["name"]: {}}))
 
 
 @contextlib.contextmanager

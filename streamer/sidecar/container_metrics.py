@@ -12,7 +12,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from streamer.config import Metrics
 from streamer.contracts import Clock
@@ -136,6 +136,8 @@ class ContainerMetrics:
             text = self._text(container, texts)
             labels = f'host="{escape(facts.get("host", ""))}",{text}' if several else text
             spec = facts.get("spec") or _NO_SPEC
+            if facts.get("cgroup_path") == "/" and (host := hosts.get(container.key[0])) is not None:
+                spec = _of_machine(spec, host)
             limited = bool(spec.cpu_quota_us)  # UNSET is false, too
             block.known.add(labels, "\n", _facts(facts))
             block.specs.add(labels, "\n", spec)
@@ -269,6 +271,11 @@ def _each(name: str, labels: str, rows: Rows, field: str, divisor: int = 1) -> l
     if divisor == 1:
         return [f"{start}{text}{value}{end}" for text, value, end in parts if value is not UNSET]
     return [f"{start}{text}{value / divisor}{end}" for text, value, end in parts if value is not UNSET]
+
+
+def _of_machine(spec: ContainerSpec, host: HostInfo) -> ContainerSpec:
+    """The root's limit is what there is: rules divide by it."""
+    return spec if spec.memory_limit_bytes else structs.replace(spec, memory_limit_bytes=host.memory_capacity_bytes)
 
 
 def _machine(hosts: Iterable[HostInfo], form: Format) -> Iterator[str]:

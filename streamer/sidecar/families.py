@@ -248,5 +248,6 @@ MACHINE_LABELS: Final[tuple[tuple[str, str], ...]] = (
 
 
 def machine_labels(host: HostInfo) -> tuple[str, ...]:
-    """The values of `MACHINE_LABELS`; empty where this host tells none."""
-    return tuple("" if (value := getattr(host, field)) is UNSET else value for _, field in MACHINE_LABELS)
+    """The values of `MACHINE_LABELS`."""
+    told = {field: "" if (value := getattr(host, field)) is UNSET else value for _, field in MACHINE_LABELS}
+    return tuple(value or told["machine_id"] for value in told.values())  # cAdvisor's fallback for firmware that gives no uuid

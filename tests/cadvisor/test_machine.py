@@ -80,7 +80,7 @@ async def test_file_systems_of_the_machine(house: House) -> None:
     assert [fs.device for fs in await house.operations.fs_info("docker-images")] == ["/dev/vdb"]
     with pytest.raises(NotFound, match=r'^non-existent label "x"$'):
         await house.operations.fs_info("x")
-    with pytest.raises(NotFound, match=r"^no such device$"):
+    with pytest.raises(NotFound, match=r"^cadvisor: no such device$"):
         await house.operations.fs_info(uuid="1-2")
 
 

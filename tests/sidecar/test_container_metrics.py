@@ -118,6 +118,9 @@ def test_limits(host: Host) -> None:
     host.run("5" * 64, cgroup_path="/tied", spec=ContainerSpec(memory_limit_bytes=4096, cpu_quota_us=5000))
     host.run("6" * 64, cgroup_path="/unknown", spec=UNSET)
     assert host.values("container_spec_memory_limit_bytes") == {"/free": 0, "/tied": 4096}
+    host.run("7" * 64, cgroup_path="/", spec=ContainerSpec(memory_limit_bytes=0))
+    host.tell.say(m.HOST)
+    assert host.values("container_spec_memory_limit_bytes")["/"] == 67_344_449_536  # what rules divide by
     assert host.values("container_spec_cpu_quota") == {"/tied": 5000}
     assert host.values("container_spec_cpu_period") == {"/free": 100_000}
     assert host.values("container_threads_max") == {"/free": 0}
