@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import NamedTuple
 
 from streamer.model.messages import Topic
@@ -43,6 +44,8 @@ class Events:
         self._by_id: OrderedDict[str, Event] = OrderedDict()
         self._first_ms = 0  # when the oldest was told
         self.bytes = 0
+        self.forgotten: tuple[int, int] = (0, 0)
+        """Position of the newest event that was let go, and when it was told; zeros: none was."""
 
     def __iter__(self) -> Iterator[Event]:
         return iter(self._by_id.values())
@@ -61,6 +64,12 @@ class Events:
         newest = reversed(self._by_id.values())
         return [event for _, event in zip(range(count), newest)][::-1]  # noqa: B905  the shorter one counts
 
+    def after(self, position: int = 0, told_ms: int = 0) -> list[Event]:
+        """Those behind this position that were told at this time or later, the oldest first."""
+        found = list(takewhile(lambda event: event.position > position and event.told_ms >= told_ms, reversed(self)))
+        found.reverse()
+        return found
+
     def add(self, event: Event) -> None:
         self._by_id[event.id] = event
         self.bytes += event.size
@@ -75,7 +84,9 @@ class Events:
             self._look()
 
     def _drop(self) -> None:
-        self.bytes -= self._by_id.popitem(last=False)[1].size
+        event = self._by_id.popitem(last=False)[1]
+        self.bytes -= event.size
+        self.forgotten = (event.position, event.told_ms)
 
     def _look(self) -> None:
         self._first_ms = next(iter(self._by_id.values())).told_ms if self._by_id else 0

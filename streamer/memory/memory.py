@@ -101,6 +101,9 @@ class Memory:
         }
         self._expire_ms = 0  # when to look for old events again
         self._watchers: list[Callable[[Message, Entry], None]] = []
+        self._sample_watchers: list[Callable[[Message, Entry], None]] = []
+        self.position = 0
+        """Of the message that was taken in last (`Entry.position`)."""
         self.hosts: dict[str, bytes] = {}
         """The latest `HostInfo` of each host as JSON, by host id."""
         self.host_infos: dict[str, m.HostInfo] = {}
@@ -108,7 +111,7 @@ class Memory:
         self.streams: dict[str, Stream] = {}
         self.ignored = 0
         """Messages not taken in: repeated ones, and samples said before the newest or of a deleted container."""
-        self._rules: dict[str, Callable[[Any, Entry], bool]] = {  # whether it became one of the events
+        self._rules: dict[str, Callable[[Any, Entry], bool]] = {  # whether it became one of the events, or a sample
             m.LIFECYCLE.short: self._lifecycle,
             m.OOM.short: self._oom,
             m.STATS.short: self._stats,
@@ -122,23 +125,27 @@ class Memory:
     def remember(self, message: Message, entry: Entry) -> None:
         """Take in one message with its encoded form; the same message twice is fine."""
         record = message.record
+        self.position = entry.position
         if record is not None:  # a tombstone says what `deleted` has said already
             self._advance(message.topic, record)
             if self._rules[message.topic.short](record, entry):
-                for watcher in tuple(self._watchers):
+                for watcher in tuple(self._sample_watchers if message.topic is m.STATS else self._watchers):
                     watcher(message, entry)
         self._expire(entry.order_ms)
 
-    def watch(self, callback: Callable[[Message, Entry], None]) -> Callable[[], None]:
+    def watch(self, callback: Callable[[Message, Entry], None], *, samples: bool = False) -> Callable[[], None]:
         """Have every message that becomes one of the `events` handed over, once it was taken in; returns the way to stop.
 
-        The callback runs within `remember`: it must be quick and must not raise.
+        The callback runs within `remember`: it must be quick and must not raise. `samples`: those become none, and are wanted, too.
         """
-        self._watchers.append(callback)
+        lists = (self._watchers, self._sample_watchers) if samples else (self._watchers,)
+        for watchers in lists:
+            watchers.append(callback)
 
         def stop() -> None:
-            if callback in self._watchers:
-                self._watchers.remove(callback)
+            for watchers in lists:
+                if callback in watchers:
+                    watchers.remove(callback)
 
         return stop
 
@@ -155,9 +162,9 @@ class Memory:
         # by number, not by time: after a clock was set back, the newest sample is not the one with the latest time
         if container.deleted_ms or (latest is not None and (record.epoch, record.seq) <= (latest.epoch, latest.seq)):
             self.ignored += 1
-        else:
-            container.sampled(record)
-        return False
+            return False
+        container.sampled(record)
+        return True
 
     def _lifecycle(self, record: m.ContainerLifecycle, entry: Entry) -> bool:
         if not self._is_news(m.LIFECYCLE, record.event, entry):
@@ -275,6 +282,11 @@ class Memory:
     def bytes(self) -> int:
         """Held by samples, statistics and events."""
         return sum(container.size for container in self._containers.values()) + self.event_bytes
+
+    @property
+    def epoch(self) -> int:
+        """The newest epoch; 0 before anything was said."""
+        return max((stream.epoch for stream in self.streams.values()), default=0)
 
     @property
     def event_bytes(self) -> int:

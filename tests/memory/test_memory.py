@@ -393,3 +393,36 @@ def test_any_order_of_messages_keeps_the_books(said: list[tuple[str, int]]) -> N
         alive = [other for other in everyone if other.facts["cgroup_path"] == c.facts["cgroup_path"] and not other.deleted_ms]
         assert memory.by_path(c.facts["cgroup_path"]) in (alive or [None])
     assert all(json.loads(c.encoded)["container_id"] == c.container_id for c in everyone)
+
+
+def test_what_comes_behind_a_position_and_what_has_gone(tell: Teller) -> None:
+    """Positions rise over all messages; what is let go is remembered by its position and time."""
+    memory = tell.memory = Memory(samples=3, limits=Limits(events=2))
+    assert (memory.epoch, memory.position, memory.events(m.LIFECYCLE).forgotten) == (0, 0, (0, 0))
+    tell.created(WEB)
+    tell.sampled(WEB)
+    first_ms = tell.now_ms - 1000
+    tell.created(DB)
+    tell.again(m.STATE, None)
+    events = memory.events(m.LIFECYCLE)
+    assert (memory.position, [event.position for event in events.after(1)]) == (4, [3])
+    assert [event.position for event in events.after(told_ms=tell.now_ms)] == [3]
+    tell.deleted(DB)
+    assert ([event.position for event in events.after()], events.forgotten) == ([3, 5], (1, first_ms))
+    assert memory.epoch == memory.streams["host-1"].epoch
+
+
+def test_samples_are_watched_when_asked_for(memory: Memory, tell: Teller) -> None:
+    """Those that were taken in, once; who does not ask is told of events alone; stopping stops both."""
+    everything: list[str] = []
+    events: list[str] = []
+    stop = memory.watch(lambda message, _: everything.append(message.topic.short), samples=True)
+    memory.watch(lambda message, _: events.append(message.topic.short))
+    tell.created(WEB)
+    tell.again(m.STATS, tell.sampled(WEB))
+    assert (everything, events) == (["lifecycle", "stats"], ["lifecycle"])
+    stop()
+    stop()
+    tell.sampled(WEB)
+    tell.deleted(WEB)
+    assert (everything, events) == (["lifecycle", "stats"], ["lifecycle", "lifecycle"])
