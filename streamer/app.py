@@ -55,7 +55,7 @@ EX_OK: Final = 0
 EX_FAILED: Final = 1
 EX_UNAVAILABLE: Final = 69
 
-_SPARE_DESCRIPTORS: Final = 256  # sockets, logs, inspect connections; the rest may hold cgroup files open
+_SPARE_DESCRIPTORS: Final = 512  # clients, sockets, logs, inspect connections; the rest may hold cgroup files open
 _NS: Final = 1_000_000_000
 _SWITCH_SECONDS: Final = 0.0005
 """How long one thread may keep the others from running Python, instead of 5 ms: a cgroup may be gone in those."""

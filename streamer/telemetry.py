@@ -72,6 +72,8 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric(
         "streamer_http_requests_total", "counter", "HTTP requests; status aborted: the client took no answer.", ("route", "status")
     ),
+    Metric("streamer_http_streams", "gauge", "HTTP answers that go on as long as something happens, now."),
+    Metric("streamer_http_streams_dropped_total", "counter", "Clients of `/events` that were too slow and were let go."),
     Metric("streamer_http_events_dropped_total", "counter", "Events that clients of the event stream did not take in time."),
 )
 

@@ -8,7 +8,9 @@ exchange.py     bodies and answers on the wire: whole, piece by piece, or as lon
 slots.py        turns of large answers
 routes.py       the table of routes; route.py: what a row says
 query.py        what may stand in a query string; refusals as JSON
-api.py          our own API and the health routes: pure functions from memory to bodies; recent.py: samples in it
+api.py          the health routes, and of our own API hosts, events and the stream: pure functions from memory to bodies
+containers.py   containers in our own API: lists, one, rates, series; rates.py: what is used, by samples; recent.py: samples
+events.py       `/events`; following.py: which records a client is told, where it goes on, what it has missed
 cadvisor.py     cAdvisor's API: paths, bodies and texts, on `streamer.cadvisor`
 validate.py     `/validate/`
 openapi.py      the OpenAPI document of the table; shapes.py: types of our own answers for it

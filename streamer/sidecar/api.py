@@ -1,33 +1,31 @@
-"""Our own API, in the vocabulary of the messages, and the health routes: pure functions from memory to bodies.
+"""The health routes, and of our own API hosts, events and the stream: pure functions from memory to bodies.
 
 Bodies are joined from JSON: last samples, events and host facts are the records as published.
 """
 
 from __future__ import annotations
 
+import asyncio
+import heapq
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote, unquote
 
 from streamer.cadvisor.operations import Operations
 from streamer.clock import rfc3339
-from streamer.contracts import Status
-from streamer.memory import ID_PREFIX_MIN, Container, Memory
+from streamer.contracts import Clock, Status
+from streamer.memory import ID_PREFIX_MIN, Event, Memory
 from streamer.model import messages as m
-from streamer.sidecar import recent
 from streamer.sidecar.exchange import Pieces
 from streamer.sidecar.metrics import metrics_body
 from streamer.sidecar.prometheus import Exposition
 from streamer.sidecar.query import Answer, Refused, encode
 from streamer.telemetry import Telemetry
 
-MOST_CONTAINERS: Final = 1000
-"""In one answer, of 2.5 MB then."""
-MOST_SAMPLES: Final = 3600
 MOST_EVENTS: Final = 5000
 
-_CANDIDATES_SHOWN: Final = 20
+CANDIDATES_SHOWN: Final = 20
 _GAPS_SHOWN: Final = 100
 _WORKING: Final = ("ok", "degraded")
 _SEVERITY: Final = {"ok": 0, "off": 0, "starting": 1, "degraded": 2, "down": 3}
@@ -40,6 +38,7 @@ class Context(NamedTuple):
 
     essential   components without which the agent cannot do its main job
     operations  cAdvisor's, for its API
+    replaying   held while past events are looked through for one client: however many come back at once, it is one at a time
     """
 
     memory: Memory
@@ -48,6 +47,13 @@ class Context(NamedTuple):
     exposition: Exposition
     essential: Sequence[str]
     operations: Operations
+    clock: Clock
+    replaying: asyncio.Lock
+
+    @property
+    def now_ms(self) -> int:
+        """Wall clock, ms since 1970."""
+        return self.clock.wall_ns() // 1_000_000
 
 
 # health
@@ -109,87 +115,6 @@ def metrics(context: Context, query: Query) -> Pieces:
     return Pieces(chunks, content_type)
 
 
-# containers
-
-
-def containers(context: Context, query: Query) -> Pieces:
-    """Containers with identity, state, limits and last sample, in a stable order, page by page.
-
-    `total` counts all that pass the filters; `next` is there when more follow: give it as `after`.
-    """
-    after = _cursor_key(query["after"])
-    wanted = [c for c in context.memory.containers() if _passes(c, query)]
-    rest = wanted if after is None else [c for c in wanted if c.key > after]
-    page = rest[: query["limit"]]
-    following = b',"next":' + encode(_cursor(page[-1])) if len(rest) > len(page) else b""
-    head = b'{"total":%d,"containers":[' % len(wanted)
-    return Pieces(itertools.chain((head,), _separated(map(_listed, page)), (b"]", following, b"}")))
-
-
-def _listed(c: Container) -> bytes:
-    return b'%b,"last_sample":%b}' % (c.encoded[:-1], c.latest_json) if c.latest else c.encoded
-
-
-def _separated(values: Iterable[bytes]) -> Iterator[bytes]:
-    before = b""
-    for value in values:
-        yield before + value
-        before = b","
-
-
-def container(context: Context, query: Query) -> Answer:
-    """One container by id, beginning of its id, name, alias or cgroup path, with its recent samples, the oldest first."""
-    found = context.memory.find(query["id"])
-    if not found:
-        raise Refused(
-            404,
-            f"no container {query['id'][:300]!r} is known",
-            f"give its id, at least {ID_PREFIX_MIN} characters of it, its name or its cgroup path; /api/streamer/v1/containers lists them",
-        )
-    if len(found) > 1:
-        raise Refused(
-            409,
-            f"{query['id'][:300]!r} fits {len(found)} containers",
-            "give more of the id, or the incarnation",
-            candidates=[_candidate(c) for c in found[:_CANDIDATES_SHOWN]],
-        )
-    samples = recent.encoded(found[0].samples.newest(query["samples"]))
-    return Answer(b'%b,"recent_samples":%b}' % (found[0].encoded[:-1], samples))
-
-
-def _passes(c: Container, query: Query) -> bool:
-    if c.deleted_ms and not query["all"]:
-        return False
-    runtime, name = query["runtime"], query["name"]
-    return (runtime is None or c.facts["runtime"] == runtime) and (name is None or _named(c, name))
-
-
-def _named(c: Container, name: str) -> bool:
-    if name.endswith("*"):
-        return any(known.startswith(name[:-1]) for known in c.names if known)
-    return name in c.names or name.removeprefix("/") in c.names
-
-
-def _candidate(c: Container) -> dict[str, str]:
-    host_id, container_id, incarnation = c.key
-    return {"container_id": container_id, "name": c.facts.get("name", ""), "incarnation": incarnation, "host_id": host_id}
-
-
-def _cursor(c: Container) -> str:
-    """Where a page ends, by value: it stays good when that container goes."""
-    host_id, container_id, incarnation = c.key
-    return "/".join((quote(host_id, safe=""), quote(incarnation, safe=""), container_id))
-
-
-def _cursor_key(cursor: str | None) -> tuple[str, str, str] | None:
-    if cursor is None:
-        return None
-    parts = cursor.split("/", 2)
-    if len(parts) != len(("host id", "incarnation", "container id")):
-        raise Refused(400, "after is not the `next` of an earlier answer", "leave it out for the first page")
-    return unquote(parts[0]), parts[2], unquote(parts[1])
-
-
 # hosts, events, the stream
 
 
@@ -205,23 +130,66 @@ def host(context: Context, _query: Query) -> Answer:
         raise Refused(404, "no host.info message has been made yet", "ask again in a moment")
     if len(known) > 1:
         raise Refused(
-            409, f"{len(known)} hosts are known here", "ask /api/streamer/v1/hosts", candidates=sorted(known)[:_CANDIDATES_SHOWN]
+            409, f"{len(known)} hosts are known here", "ask /api/streamer/v1/hosts", candidates=sorted(known)[:CANDIDATES_SHOWN]
         )
     return Answer(next(iter(known.values())))
 
 
 def oom(context: Context, query: Query) -> Pieces:
     """The last OOM kills, as `container.oom` records, the oldest first; `total` counts those in memory."""
-    events = context.memory.events(m.OOM)
-    head = b'{"total":%d,"oom":[' % len(events)
-    return Pieces(itertools.chain((head,), _separated(e.value for e in events.latest(query["limit"])), (b"]}",)))
+    return _latest(context.memory, m.OOM, query)
+
+
+def lifecycle(context: Context, query: Query) -> Pieces:
+    """What was last created, changed and deleted, as `container.lifecycle` records, the oldest first; `total` counts those in memory."""
+    return _latest(context.memory, m.LIFECYCLE, query)
+
+
+def _latest(memory: Memory, topic: m.Topic, query: Query) -> Pieces:
+    text = query["container"]
+    events = list(memory.events(topic)) if text is None else about(memory, text, topic)
+    values = [event.value for event in events[-query["limit"] :]]
+    return Pieces(itertools.chain((b'{"total":%d,"%b":[' % (len(events), topic.short.encode()),), separated(values), (b"]}",)))
+
+
+def about(memory: Memory, text: str, *topics: m.Topic) -> list[Event]:
+    """What was said of a container, by its id, the beginning of it, or any name of one that is known still; in order."""
+    known = {(c.host_id, c.container_id) for c in memory.find(text)}
+    begin = text if len(text) >= ID_PREFIX_MIN else None
+    found = (
+        [e for e in memory.events(topic) if (e.host_id, e.subject) in known or (begin and e.subject.startswith(begin))]
+        for topic in topics
+    )
+    return list(heapq.merge(*found, key=attrgetter("position")))
+
+
+def separated(values: Iterable[bytes]) -> Iterator[bytes]:
+    """The same with commas in between."""
+    before = b""
+    for value in values:
+        yield before + value
+        before = b","
 
 
 def stream(context: Context, _query: Query) -> Answer:
-    """How the stream is: epoch and last `seq` of each topic by host, each sink's lanes, the gaps declared of late."""
-    memory = context.memory
+    """How the stream is: epoch and last `seq` of each topic by host, sources, the outbox's state file, each sink's lanes with
+    what waits in them and for how long, the gaps declared of late."""
+    memory, statuses = context.memory, context.statuses()
     gaps = [e.value for e in memory.events(m.CONTROL) if e.kind == "gap"][-_GAPS_SHOWN:]
-    said = encode({"streams": list(memory.streams.values()), "sinks": _sinks(context.telemetry, context.statuses())})
+    series = {metric.name: of_it for metric, of_it in context.telemetry.snapshot()}
+    said = encode(
+        {
+            "time_ms": context.now_ms,
+            "streams": list(memory.streams.values()),
+            "sources": [_component(status) for status in statuses if status.component.startswith("source.")],
+            "outbox": [
+                {**_component(status), "bytes": {lane: value for (lane,), value in series["streamer_state_bytes"].items()}}
+                for status in statuses
+                if status.component == "state"
+            ],
+            "sinks": _sinks(series, statuses, context.now_ms),
+        }
+    )
     return Answer(b'%b,"gaps":[%b]}' % (said[:-1], b",".join(gaps)))
 
 
@@ -231,17 +199,24 @@ _LANE_METRICS: Final = {
     "delivered": "streamer_sink_delivered_total",
     "dropped": "streamer_sink_dropped_total",
 }
+_DELIVERED_AT: Final = "streamer_sink_delivered_timestamp_seconds"
 
 
-def _sinks(telemetry: Telemetry, statuses: Iterable[Status]) -> list[dict[str, Any]]:
+def _sinks(series: Mapping[str, Mapping[tuple[str, ...], float]], statuses: Iterable[Status], now_ms: int) -> list[dict[str, Any]]:
     lanes: dict[str, dict[str, dict[str, float]]] = {}
-    names = {metric: field for field, metric in _LANE_METRICS.items()}
-    for metric, series in telemetry.snapshot():
-        if metric.name not in names:
-            continue
-        for (sink, lane, *_reason), value in series.items():
+    for field, metric in _LANE_METRICS.items():
+        for (sink, lane, *_reason), value in series[metric].items():
             of_lane = lanes.setdefault(sink, {}).setdefault(lane, dict.fromkeys(_LANE_METRICS, 0))
-            of_lane[names[metric.name]] += value
+            of_lane[field] += value
+    for (sink, lane), seconds in series[_DELIVERED_AT].items():
+        of_lane = lanes.setdefault(sink, {}).setdefault(lane, dict.fromkeys(_LANE_METRICS, 0))
+        of_lane["delivered_until_ms"] = int(seconds * 1000)
+    for of_sink in lanes.values():
+        for of_lane in of_sink.values():
+            if not of_lane["backlog_messages"]:
+                of_lane["lag_ms"] = 0
+            elif until_ms := of_lane.get("delivered_until_ms"):
+                of_lane["lag_ms"] = max(0, now_ms - until_ms)
     sinks = {status.component.removeprefix("sink."): status for status in statuses if status.component.startswith("sink.")}
     return [
         {"sink": name, **(_component(sinks[name]) if name in sinks else {}), "lanes": lanes.get(name, {})}

@@ -34,8 +34,8 @@ from streamer.sidecar.slots import Busy, Left, Slots
 
 UNROUTED: Final = "none"
 """The `route` label of requests that no row answers: a client cannot make new series."""
-MOST_STREAMS: Final = 32
-"""Answers that go on for ever, at a time: each keeps a connection of the few there are."""
+MOST_STREAMS: Final = 256
+"""Answers that go on for ever, at a time: each keeps a connection of those there are (`connection.MOST_CONNECTIONS`)."""
 
 _TEXT: Final = "text/plain; charset=utf-8"
 _CLIENT_LEFT: Final = "aborted"
@@ -87,6 +87,7 @@ async def _question(exchange: Exchange, scope: Scope, route: Route, rest: dict[s
         raise Refused(405, f"only {', '.join(route.methods)} are answered: nothing can be changed here", "use GET")
     if not route.cadvisor:
         query = {**rest, **parse(scope["query_string"], route.params, strict=route.strict)}
+        query |= {param.name.lower(): exchange.header(param.name.lower().encode()) or None for param in route.headers}
         return {**query, "accept": exchange.header(b"accept")} if len(route.text_types) > 1 else query
     body = await exchange.body()  # also of GET: cAdvisor reads it whatever the method
     return cadvisor.question(route, rest, scope["query_string"], body)
@@ -146,12 +147,16 @@ class Desk:
                 raise Refused(400, "a stream needs HTTP/1.1")
             if self._streams >= MOST_STREAMS:
                 raise Busy
-            self._streams += 1
+            self._count_streams(+1)
             try:
                 self.count(route.path, 200)
                 await exchange.send_lines(given, self._ending)
             finally:
-                self._streams -= 1
+                self._count_streams(-1)
+
+    def _count_streams(self, by: int) -> None:
+        self._streams += by
+        self._context.telemetry.set("streamer_http_streams", self._streams)
 
 
 async def _made(route: Route, context: Context, query: Query) -> Given:

@@ -15,7 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from streamer.sidecar.exchange import CONNECTION
 
-MOST_CONNECTIONS: Final = 128
+MOST_CONNECTIONS: Final = 384
+"""More than there may be endless answers, so that those leave room for scrapers and probes."""
 MOST_HEAD_BYTES: Final = 65_536
 _SLICE_BYTES: Final = 8192
 REQUEST_SECONDS: Final = 10.0
@@ -25,6 +26,7 @@ STALLED_SECONDS: Final = 30.0
 
 MOST_PIPELINED: Final = 32
 """Requests sent ahead of their answers: a packet may hold thousands, each of which takes some kilobytes until its turn."""
+_STREAM_BUFFER_BYTES: Final = 32_768
 _KEEPALIVE_IDLE_SECONDS: Final = 60
 
 Refuse = Callable[[str], None]
@@ -131,6 +133,11 @@ class Connection(HttpToolsProtocol):
         """Cut off a client that does not take its answer."""
         self._refused("aborted")
         self.transport.abort()
+
+    def buffer_little(self) -> None:
+        """Let the kernel keep some tens of kilobytes for the client, not the megabytes that it grows to by itself."""
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _STREAM_BUFFER_BYTES)
+        self.transport.set_write_buffer_limits(_STREAM_BUFFER_BYTES)
 
     def _cut(self, status: int, reason: bytes) -> None:
         self._refused(str(status))

@@ -46,6 +46,10 @@ class Connection(Protocol):
 
     def abort(self) -> None: ...
 
+    def buffer_little(self) -> None:
+        """Hold only some of what the client has not taken: for answers without an end."""
+        ...
+
 
 class BodyTooLarge(Exception):
     """More than `MOST_BODY_BYTES` were sent."""
@@ -67,6 +71,7 @@ class Lines(NamedTuple):
     lines: AsyncIterator[bytes]
     close: Callable[[], None]
     content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class Exchange:
@@ -151,9 +156,11 @@ class Exchange:
         finally:
             cutting.cancel()
 
-    async def send_lines(self, answer: Lines, ending: asyncio.Event, headers: Iterable[tuple[str, str]] = ()) -> None:
+    async def send_lines(self, answer: Lines, ending: asyncio.Event) -> None:
         """Every line at once, until there are no more, the client goes, or `ending` is set."""
-        await self._start(200, answer.content_type, headers)
+        if self._connection is not None:
+            self._connection.buffer_little()
+        await self._start(200, answer.content_type, answer.headers)
         if not self._is_head:
             ended = asyncio.ensure_future(ending.wait())
             try:

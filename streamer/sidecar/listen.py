@@ -11,7 +11,7 @@ from typing import Final
 from streamer.config import Http, Listen, listen_address
 from streamer.errors import ConfigError
 
-BACKLOG: Final = 128
+BACKLOG: Final = 512
 UNIX_MODE: Final = 0o660
 _LIVE_CHECK_SECONDS: Final = 1.0
 _ELSEWHERE: Final = "choose another address with --listen, or --listen off"

@@ -68,7 +68,11 @@ def _operation(route: Route, path: str, method: str, schemas: _Schemas) -> dict[
         "operationId": re.sub(r"\W+", "_", f"{method.lower()}{path}").strip("_"),
         "summary": route.summary,
         "tags": ["cAdvisor" if route.cadvisor else "streamer"],
-        "parameters": [*_of_path(path), *(_place(param) if route.cadvisor else _of_query(param) for param in route.params)],
+        "parameters": [
+            *_of_path(path),
+            *(_place(param) if route.cadvisor else _of_query(param) for param in route.params),
+            *({**_of_query(param), "in": "header"} for param in route.headers),
+        ],
         "responses": dict(sorted(_responses(route, path, schemas))),
     }
     if method == "POST":
@@ -88,13 +92,14 @@ def _place(param: Param) -> dict[str, Any]:
 
 
 def _of_query(param: Param) -> dict[str, Any]:
-    default = {} if param.default is None else {"default": param.default}
+    default = {} if param.default is None or param.several else {"default": param.default}
+    schema = {"type": "array", "items": param.kind.schema} if param.several else {**param.kind.schema, **default}
     return {
         "name": param.name,
         "in": "query",
         "required": False,
         "description": param.help,
-        "schema": {**param.kind.schema, **default},
+        "schema": schema,
     }
 
 

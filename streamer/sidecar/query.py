@@ -43,12 +43,13 @@ class Kind(NamedTuple):
 
 
 class Param(NamedTuple):
-    """One query parameter. `default` None: there is none."""
+    """One query parameter. `default` None: there is none. `several`: may be given more than once; the value is a tuple."""
 
     name: str
     kind: Kind
     default: Any
     help: str
+    several: bool = False
 
 
 def whole(low: int, high: int) -> Kind:
@@ -81,6 +82,41 @@ word: Final = Kind(_word, {"type": "string", "minLength": 1})
 """Any text but none."""
 
 
+def one_of(*words: str) -> Kind:
+    """One of these words."""
+
+    def read(text: str) -> str:
+        if text in words:
+            return text
+        raise ValueError(f"is none of {', '.join(words)}")
+
+    return Kind(read, {"type": "string", "enum": [*words]})
+
+
+def some_of(*words: str) -> Kind:
+    """Some of these words, with commas between them; the value is a frozenset."""
+
+    def read(text: str) -> frozenset[str]:
+        given = frozenset(text.split(","))
+        if given <= {*words}:
+            return given
+        raise ValueError(f"is not made of {', '.join(words)}")
+
+    each = "|".join(words)
+    return Kind(read, {"type": "string", "pattern": f"^({each})(,({each}))*$"})
+
+
+def _label(text: str) -> tuple[str, str | None]:
+    name, equals, value = text.partition("=")
+    if not name:
+        raise ValueError("has no name")
+    return name, value if equals else None
+
+
+label: Final = Kind(_label, {"type": "string", "minLength": 1})
+"""`name` or `name=value`."""
+
+
 def parse(query_string: bytes, params: Sequence[Param], *, strict: bool) -> dict[str, Any]:
     """Every parameter with its value, the default where it is not given.
 
@@ -99,13 +135,14 @@ def parse(query_string: bytes, params: Sequence[Param], *, strict: bool) -> dict
             if strict:
                 raise Refused(400, f"unknown query parameter {_shown(name)}", _which(name, known))
             continue
-        if name in given:
+        if name in given and not param.several:
             raise Refused(400, f"query parameter {name} is given twice", "give it once")
         given.add(name)
         try:
-            values[name] = param.kind.read(text)
+            read = param.kind.read(text)
         except ValueError as wrong:
             raise Refused(400, f"query parameter {name}={_shown(text)} {wrong}", f"{name}: {param.help}") from None
+        values[name] = (*values[name], read) if param.several else read
     return values
 
 

@@ -24,6 +24,8 @@ class Route(NamedTuple):
     heavy        may be large: waits for a turn before it is made
     scraped      does not wait for the other large answers that are under way
     tagged       seldom changes: has an entity tag
+    endless      goes on until the client, or the server, ends it
+    headers      those of the request that matter; in the query by their names in lower case, None where there is none
     before       what is waited for before a turn is
     unready      type of the JSON in an answer 503 that is no refusal
     """
@@ -39,6 +41,8 @@ class Route(NamedTuple):
     heavy: bool = False
     scraped: bool = False
     tagged: bool = False
+    endless: bool = False
+    headers: tuple[Param, ...] = ()
     before: Callable[[Context, Query], Awaitable[None]] | None = None
     unready: Any = None
 
@@ -50,7 +54,7 @@ class Route(NamedTuple):
     @property
     def strict(self) -> bool:
         """Whether unknown query parameters are refused."""
-        return self.path.startswith("/api/") and not self.cadvisor
+        return self.path.startswith(("/api/", "/events")) and not self.cadvisor
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -68,6 +72,6 @@ class Route(NamedTuple):
         if self.cadvisor:
             return ("400", "404", "413", "503")
         found = ["400"] if self.params or self.strict else []
-        if "{" in self.path or self.path.endswith("/host"):
+        if "{" in self.path or self.path.endswith(("/host", "/series")):
             found += ["404", "409"]
-        return (*found, "503") if self.heavy else tuple(found)
+        return (*found, "503") if self.heavy or self.endless else tuple(found)

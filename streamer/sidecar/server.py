@@ -83,6 +83,8 @@ class Sidecar:
             Exposition(telemetry, streamer.__version__, metrics, clock),
             essential,
             operations,
+            clock,
+            asyncio.Lock(),
         )
         self._ending = asyncio.Event()
         self._socket: socket.socket | None = None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from msgspec import UNSET, Struct, UnsetType, defstruct, structs
+from msgspec import UNSET, Meta, Struct, UnsetType, defstruct, structs
 
+from streamer.memory import Derived, Span, Usage
 from streamer.model import messages as m
+from streamer.sidecar.rates import Rates, Series
 from streamer.sidecar.recent import RecentSample
 
 
@@ -60,8 +62,9 @@ else:
 
 
 class Listed(Facts):
-    """A container, and its newest sample."""
+    """A container, what it uses while it lives, and its newest sample."""
 
+    rates: Rates | UnsetType = UNSET
     last_sample: m.ContainerStats | UnsetType = UNSET  # type: ignore[valid-type]  # made of a table at run time
 
 
@@ -73,10 +76,67 @@ class Containers(Struct):
     next: str | UnsetType = UNSET
 
 
-class One(Facts, kw_only=True):
-    """A container, and its recent samples, the oldest first."""
+class StatisticsOf(Struct):
+    """Over a minute, an hour or a day. `percent_complete`: how much of it was looked at.
 
+    `minute` is of the samples; `hour` of the minutes in it, `day` of the hours: their means and maxima, percentiles of their
+    90th percentiles.
+    """
+
+    percent_complete: int
+    cpu_millicores: Usage
+    memory_bytes: Usage
+
+    @classmethod
+    def of(cls, span: Span) -> StatisticsOf:
+        return cls(span.percent_complete, span.cpu, span.memory)
+
+
+class Statistics(Struct):
+    minute: StatisticsOf
+    hour: StatisticsOf
+    day: StatisticsOf
+
+    @classmethod
+    def of(cls, derived: Derived) -> Statistics:
+        return cls(*map(StatisticsOf.of, (derived.minute, derived.hour, derived.day)))
+
+
+_Event = Annotated[  # msgspec tells no union of two untagged structs
+    Any,
+    Meta(
+        extra_json_schema={"anyOf": [{"$ref": f"#/components/schemas/{each}"} for each in ("ContainerLifecycle", "ContainerOom")]}
+    ),
+]
+
+
+class One(Facts, kw_only=True):
+    """A container, what it uses, its recent samples and what happened to it, the oldest first."""
+
+    rates: Rates
+    derived: Statistics
     recent_samples: list[RecentSample]
+    events: list[_Event]
+
+
+class Using(Rates, kw_only=True):
+    """`id`: incarnation."""
+
+    id: str
+
+
+class AllRates(Struct):
+    """`time_ms`: of the answer."""
+
+    time_ms: int
+    containers: list[Using]
+
+
+class AllSeries(Struct):
+    """`time_ms`: of the answer."""
+
+    time_ms: int
+    containers: list[Series]
 
 
 class Hosts(Struct):
@@ -90,13 +150,26 @@ class Oom(Struct):
     oom: list[m.ContainerOom]
 
 
+class Lifecycle(Struct):
+    """`total`: how many are remembered."""
+
+    total: int
+    lifecycle: list[m.ContainerLifecycle]
+
+
 class Lane(Struct):
-    """What waits for a sink, and what became of the rest, in one of its two queues."""
+    """What waits for a sink, and what became of the rest, in one of its two queues.
+
+    `delivered_until_ms`: when the newest message that was acknowledged was made. `lag_ms`: how long ago that is, while
+    something waits; absent while nothing was acknowledged yet.
+    """
 
     backlog_messages: int
     backlog_bytes: int
     delivered: int
     dropped: int
+    delivered_until_ms: int | UnsetType = UNSET
+    lag_ms: int | UnsetType = UNSET
 
 
 class Sink(Struct):
@@ -117,7 +190,16 @@ class StreamOfHost(Struct):
     heartbeat_ms: int | UnsetType = UNSET
 
 
+class StateFile(Component, kw_only=True):
+    """Where messages wait over a restart. `bytes`: by lane."""
+
+    bytes: dict[str, int]
+
+
 class Stream(Struct):
+    time_ms: int
     streams: list[StreamOfHost]
+    sources: list[Component]
+    outbox: list[StateFile]
     sinks: list[Sink]
     gaps: list[m.Control]

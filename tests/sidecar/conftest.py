@@ -44,6 +44,8 @@ class House:
             Exposition(self.telemetry, streamer.__version__),
             ("source.cgroup",),
             Operations(self.memory, SystemClock()),
+            SystemClock(),
+            asyncio.Lock(),
         )
         self.app = application(self.context)
 

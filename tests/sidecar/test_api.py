@@ -61,6 +61,125 @@ async def test_filters(house: House, query: str, names: list[str]) -> None:
     assert body["total"] == len(names)
 
 
+async def test_filters_by_image_and_labels(house: House) -> None:
+    """Image with a trailing *; labels by name or value, all that are given."""
+    house.tell.created(DB, name="db", aliases=["db"], image="postgres:17", labels={"team": "shop", "tier": "db"})
+    for query, total in {
+        "image=postgres:17": 1,
+        "image=postgres": 0,
+        "image=postgres*": 1,
+        "label=tier": 1,
+        "label=tier=db&label=team=shop": 1,
+        "label=tier=db&label=team=other": 0,
+        "label=tier=": 0,
+    }.items():
+        body = await ask(house, f"{OWN}/containers?{query}")
+        assert (body["total"], [c["name"] for c in body["containers"]]) == (total, ["db"] * total), query
+
+
+def crowd(house: House) -> None:
+    """Five that use 0 to 4 CPUs, one that was never sampled; names and starts the other way round."""
+    house.tell.deleted(WEB)
+    house.tell.deleted("/a/raw one")
+    for number in (3, 1, 4, 0, 2):
+        about: dict[str, Any] = {"name": f"c{9 - number}", "started_at": f"2025-11-24T10:00:0{9 - number}Z"}
+        house.tell.created("abcde"[number] * 64, oom_kills=number, **about)
+        for second in range(2):
+            grown = {"cpu_usage_ns": number * second * 10**9, "io_read_bytes": number * second, "network_rx_bytes": number * second}
+            times = {"time": f"2025-11-24T10:00:{second:02}.000000000Z", "time_ms": 1_763_978_400_000 + second * 1000}
+            house.tell.sampled("abcde"[number] * 64, memory_working_set_bytes=number, name=f"c{9 - number}", **grown, **times)
+    house.tell.created("f" * 64, name="never", started_at=m.msgspec.UNSET, created_at=m.msgspec.UNSET)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+@pytest.mark.parametrize(
+    ("sort", "expected"),
+    [
+        ("cpu", "abcdef"),
+        ("-cpu", "edcbaf"),
+        ("memory", "abcdef"),
+        ("-io", "edcbaf"),
+        ("network", "abcdef"),
+        ("name", "edcbaf"),
+        ("-name", "fabcde"),
+        ("started", "edcbaf"),
+        ("-started", "abcdef"),
+        ("-oom", "edcbfa"),
+    ],
+)
+async def test_sorted_pages(house: House, sort: str, expected: str, limit: int) -> None:
+    """By any of the orders, both ways, what is not known last; pages of any size hold the same once."""
+    crowd(house)
+    seen, after = "", ""
+    while True:
+        body = await ask(house, f"{OWN}/containers?sort={sort}&limit={limit}{after}")
+        assert body["total"] == 6
+        seen += "".join(c["container_id"][0] for c in body["containers"])
+        if "next" not in body:
+            break
+        after = f"&after={quote(body['next'], safe='')}"
+    assert seen == expected
+
+
+@pytest.mark.parametrize("cursor", ["x", "a/b", "a/b/c", "{}/a/b/c", '"x"/a/b/c', "1/a/b", "1e999/a/b/c"])
+async def test_a_cursor_of_another_question_is_refused(house: House, cursor: str) -> None:
+    """Whatever it is: 400, never a fault."""
+    refused = await ask(house, f"{OWN}/containers?sort=cpu&after={quote(cursor, safe='')}", 400)
+    assert "after" in refused["error"]
+    assert "none of cpu" in (await ask(house, f"{OWN}/containers?sort=cpus", 400))["error"]
+
+
+async def test_rates_stand_beside_each_container_and_by_themselves(house: House) -> None:
+    """The same numbers in the list, of one, and in the short list, which has live containers only."""
+    crowd(house)
+    listed = {c["incarnation"]: c.get("rates") for c in (await ask(house, f"{OWN}/containers?all=true"))["containers"]}
+    short = await ask(house, f"{OWN}/rates")
+    assert {each.pop("id"): each for each in short["containers"]} == {key: use for key, use in listed.items() if use is not None}
+    assert short["time_ms"] > 0
+    most = await ask(house, f"{OWN}/containers/eeee")
+    assert most["rates"]["cpu_cores"] == 4.0
+    assert most["rates"] == listed[most["incarnation"]]
+    assert len(listed) == len(short["containers"]) + 3  # the deleted ones
+
+
+async def test_one_container_with_statistics_and_events(house: House) -> None:
+    """Minute, hour and day with units in their names; lifecycle and kills of it and of no other, the newest of them."""
+    house.tell.created(DB, name="db", aliases=["db"])
+    body = await ask(house, f"{OWN}/containers/job")
+    assert [event["type"] for event in body["events"]] == ["container.lifecycle", "container.oom", "container.lifecycle"]
+    assert {event["container_id"] for event in body["events"]} == {OLD}
+    assert body["rates"] == {}
+    assert [e["event"] for e in (await ask(house, f"{OWN}/containers/job?events=1"))["events"]] == ["deleted"]
+    assert (await ask(house, f"{OWN}/containers/job?events=0"))["events"] == []
+    minute = (await ask(house, f"{OWN}/containers/web"))["derived"]["minute"]
+    assert (minute["memory_bytes"]["present"], minute["memory_bytes"]["count"], minute["percent_complete"]) == (True, 4, 5)
+
+
+async def test_series_of_all_or_one(house: House) -> None:
+    """Columns for each live container; of one that is named, also when it has ended; unknown ones are refused."""
+    crowd(house)
+    body = await ask(house, f"{OWN}/series")
+    assert len(body["containers"]) == 6
+    (one,) = (await ask(house, f"{OWN}/series?container=eeee"))["containers"]
+    assert one["cpu_cores"] == [4.0]
+    assert one in body["containers"]
+    (newer,) = (await ask(house, f"{OWN}/series?container=eeee&since_ms={one['time_ms'][0]}"))["containers"]
+    assert newer == {"id": one["id"], "time_ms": []}
+    assert len((await ask(house, f"{OWN}/series?container=job"))["containers"]) == 1
+    await ask(house, f"{OWN}/series?container=nobody", 404)
+
+
+async def test_lifecycle_and_kills_of_one_container(house: House) -> None:
+    """The newest, the oldest of them first; `total` counts those that fit."""
+    body = await ask(house, f"{OWN}/lifecycle")
+    assert [(each["container_id"], each["event"]) for each in body["lifecycle"]][2:] == [(OLD, "created"), (OLD, "deleted")]
+    body = await ask(house, f"{OWN}/lifecycle?container=job&limit=1")
+    assert (body["total"], [each["event"] for each in body["lifecycle"]]) == (2, ["deleted"])
+    assert (await ask(house, f"{OWN}/lifecycle?container=nobody"))["total"] == 0
+    for text, total in ((OLD, 1), (OLD[:9], 1), ("job", 1), ("web", 0), (OLD[:3], 0)):
+        assert (await ask(house, f"{OWN}/oom?container={text}"))["total"] == total
+
+
 async def test_pages_hold_everything_once_while_containers_come_and_go(house: House) -> None:
     """A page ends at a value, so the next one goes on there even when that container has gone."""
     for number in range(7):
@@ -149,8 +268,15 @@ async def test_the_stream_shows_backlog_marks_and_gaps(house: House) -> None:
     house.telemetry.set("streamer_sink_backlog_messages", 12, "kafka", "durable")
     house.telemetry.count("streamer_sink_dropped_total", "kafka", "stats", "full", by=3)
     house.telemetry.count("streamer_sink_dropped_total", "kafka", "stats", "rejected", by=4)
+    house.telemetry.set("streamer_sink_delivered_timestamp_seconds", house.context.now_ms / 1000 - 3600, "kafka", "durable")
+    house.telemetry.set("streamer_state_bytes", 4096, "durable")
+    house.components.append(Status("state", "ok"))
     body = await ask(house, f"{OWN}/stream")
+    assert body["outbox"] == [{"component": "state", "state": "ok", "bytes": {"durable": 4096}}]
+    assert body["sources"] == [{"component": "source.cgroup", "state": "ok"}]
     (kafka,) = body["sinks"]
+    assert 3_600_000 <= kafka["lanes"]["durable"]["lag_ms"] < 3_700_000
+    assert kafka["lanes"]["stats"]["lag_ms"] == 0
     assert (kafka["state"], kafka["reason"], kafka["since"]) == ("down", "connection refused", "2023-11-14T22:13:20.000000000Z")
     assert kafka["lanes"]["durable"]["backlog_messages"] == 12
     assert kafka["lanes"]["stats"]["dropped"] == 7

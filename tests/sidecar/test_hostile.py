@@ -128,7 +128,7 @@ async def test_thousands_of_connections(house: House) -> None:
     """Opened at once, idle, half said, cut off in the middle, reset: in the end they are all gone."""
     async with unharmed(house) as sidecar:
         for _ in range(8):
-            clients = [socket.socket() for _ in range(250)]
+            clients = [socket.socket() for _ in range(connection.MOST_CONNECTIONS + 50)]
             for client in clients:
                 client.setblocking(False)
                 with contextlib.suppress(BlockingIOError, ConnectionError):

@@ -111,11 +111,12 @@ async def test_a_stream_ends_with_the_server(house: House, caplog: pytest.LogCap
             untaken = await stack.enter_async_context(deaf(sidecar, EVENTS))
             await reader.readuntil(b"\r\n\r\n")
             await until(lambda: len(house.context.operations._channels) == 2)
+            reading = asyncio.create_task(reader.read())
             for number in range(1500):
                 house.tell.created(f"{number:064x}", cgroup_path=LONG)
                 await asyncio.sleep(0)
             assert untaken.fileno() > 0
-        assert (await reader.read()).endswith(b"0\r\n\r\n")
+        assert (await reading).endswith(b"0\r\n\r\n")
     assert not house.context.operations._channels
     assert not caplog.records
 

@@ -1,0 +1,342 @@
+"""What a client of `/events` is told: which records it wants, where it goes on, what it has missed. Pure.
+
+An id is `<epoch>-<position>`. Positions rise over all records of a run, so one number says what was told, whatever the
+filter; the epoch tells a run's positions from another's. What was told is in memory until it is forgotten there, kind by
+kind: whether anything of what is wanted has gone since an id is known exactly, and said as a gap.
+
+Nothing is told twice or left out between past and present: both are taken up in one step, in which nothing can be said.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections import deque
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from streamer.cadvisor import go
+from streamer.clock import rfc3339
+from streamer.config import seconds
+from streamer.memory import ID_PREFIX_MIN, Event, Memory
+from streamer.model import messages as m
+from streamer.model.messages import Message
+from streamer.model.wire import Entry, record_bytes
+from streamer.sidecar.query import Kind
+
+EVENTS: Final = (m.LIFECYCLE, m.OOM, m.CONTROL)
+"""What is kept, and followed where nothing else is asked for."""
+TYPES: Final = {topic.short: topic for topic in (*EVENTS, m.STATS)}
+
+MOST_WAITING: Final = 5000
+MOST_WAITING_BYTES: Final = 8_000_000
+"""Of what waits for one client, as records; those are shared: a hundred that wait for the same take no more than one."""
+LOOKED_AT: Final = 64
+"""Past events looked at in one go: a fraction of a millisecond."""
+
+
+class Place(NamedTuple):
+    """Behind which record a client goes on."""
+
+    epoch: int
+    position: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.position}"
+
+
+class Ago(NamedTuple):
+    """From how long ago on."""
+
+    ms: int
+
+
+class Moment(NamedTuple):
+    """From which time on, ms since 1970."""
+
+    ms: int
+
+
+Since = Place | Ago | Moment | None
+
+_PLACE: Final = re.compile(r"([0-9]{1,15})-([0-9]{1,18})", re.ASCII)
+
+
+def place(text: str) -> Place | None:
+    """An id that was told as such; None if it is none."""
+    found = _PLACE.fullmatch(text.strip())
+    return Place(int(found[1]), int(found[2])) if found else None
+
+
+def _since(text: str) -> Since:
+    if at := place(text):
+        return at
+    try:
+        return Ago(int(seconds(text) * 1000))
+    except (ValueError, OverflowError):
+        pass
+    try:
+        if text[10:11] in ("T", "t"):  # seconds since 1970 would be taken for a duration
+            return Moment(-(-go.parse_time(text) // 1_000_000))
+    except ValueError:
+        pass
+    raise ValueError("is neither an id, nor RFC 3339, nor a duration like 10m")
+
+
+since: Final = Kind(_since, {"type": "string", "minLength": 1})
+"""An id, an RFC 3339 time or a duration."""
+
+
+class Gap(Struct, omit_defaults=True):
+    """What could not be told.
+
+    reason       other_run: the id is of another run of the agent, or the time is before this one; forgotten: memory does
+                 not go back so far; samples: those between are not kept as records; unknown_id: it was never told
+    missed_from  the id or the time that was given: what was behind it may be missing
+    missed_to    where what is told begins: nothing is missing from this id on
+    types        which types something may be missing of
+    """
+
+    reason: str
+    missed_from: str
+    missed_to: str
+    types: list[str]
+
+
+class Dropped(Struct):
+    """The client was too slow and is let go; it may come back behind `last`, the id told last."""
+
+    reason: str
+    last: str
+
+
+class Wish(NamedTuple):
+    """Which records: of these types, and if they are about a container, of one that all of this fits.
+
+    container  id, beginning of it, incarnation, name, alias or path
+    labels     each with its value, or None for any
+    """
+
+    types: frozenset[str]
+    container: str | None = None
+    labels: Sequence[tuple[str, str | None]] = ()
+    runtime: str | None = None
+
+    @property
+    def of_any_container(self) -> bool:
+        return self.container is None and self.runtime is None and not self.labels
+
+    def fits(self, record: Any) -> bool:
+        """Whether a record about a container, or what is known of one, is of one that is meant."""
+        if self.runtime is not None and record.runtime != self.runtime:
+            return False
+        if self.container is not None and not is_meant(record, self.container):
+            return False
+        return labels_fit(record.labels, self.labels)
+
+
+def labels_fit(labels: Any, wanted: Sequence[tuple[str, str | None]]) -> bool:
+    """Whether all that are wanted are among the labels, with any value where that is None. No labels: UNSET or None."""
+    known = labels or {}
+    return all(name in known if value is None else known.get(name) == value for name, value in wanted)
+
+
+def is_meant(record: Any, text: str) -> bool:
+    """Whether this is its id or the beginning of it, incarnation, name, alias or path."""
+    bare = text.removeprefix("/")
+    return (
+        text in (record.container_id, record.incarnation, record.name)
+        or record.cgroup_path.removeprefix("/") == bare
+        or record.name == bare
+        or bare in (record.aliases or ())
+        or (len(text) >= ID_PREFIX_MIN and not text.startswith("/") and record.container_id.startswith(text))
+    )
+
+
+class _About(Struct):
+    """Of the JSON of a record: whose it is."""
+
+    container_id: str
+    incarnation: str
+    cgroup_path: str
+    runtime: str
+    name: str | UnsetType = UNSET
+    aliases: list[str] | UnsetType = UNSET
+    labels: dict[str, str] | UnsetType = UNSET
+
+
+_about: Final = msgspec.json.Decoder(_About).decode
+
+
+class Past(NamedTuple):
+    """What was told behind a position, in order, before the client's wishes are looked at; and what of it is not known any more."""
+
+    behind: int
+    events: list[Event]
+    gap: Gap | None = None
+
+
+def past(memory: Memory, types: frozenset[str], since: Since, now_ms: int) -> Past:
+    """What was told since then. `since` None: from now on."""
+    if since is None:
+        return Past(memory.position, [])
+    kept = [topic for topic in EVENTS if topic.short in types]
+    reason, behind, from_ms, lost = _start(memory, kept, since, now_ms)
+    events = list(heapq.merge(*(memory.events(topic).after(behind, from_ms) for topic in kept), key=attrgetter("position")))
+    if not reason and m.STATS.short in types and behind < memory.position:
+        reason, lost = "samples", [m.STATS]
+    if not reason:
+        return Past(behind, events)
+    begin = events[0].position if events else memory.position
+    missing = sorted(types) if reason in ("other_run", "unknown_id") else [topic.short for topic in lost]
+    told = str(since) if isinstance(since, Place) else rfc3339(from_ms * 1_000_000)
+    return Past(behind, events, Gap(reason, told, str(Place(memory.epoch, begin)), missing))
+
+
+def _start(
+    memory: Memory, kept: Sequence[m.Topic], since: Place | Ago | Moment, now_ms: int
+) -> tuple[str, int, int, list[m.Topic]]:
+    """The reason of a gap or nothing, behind which position and from which time on, and of what something is lost."""
+    epoch = memory.epoch
+    if isinstance(since, Place):
+        if since.epoch != epoch or since.position > memory.position:
+            return ("other_run" if since.epoch != epoch else "unknown_id"), 0, 0, []
+        lost = [topic for topic in kept if memory.events(topic).forgotten[0] > since.position]
+        return ("forgotten" if lost else ""), since.position, 0, lost
+    from_ms = max(0, now_ms - since.ms) if isinstance(since, Ago) else since.ms
+    if from_ms < epoch:
+        return "other_run", 0, from_ms, []
+    lost = [topic for topic in kept if memory.events(topic).forgotten[1] >= max(1, from_ms)]
+    return ("forgotten" if lost else ""), 0, from_ms, lost
+
+
+def of_unknown(memory: Memory, types: frozenset[str], text: str) -> Past:
+    """The same for an id that is none of ours: everything there is."""
+    everything = past(memory, types, Place(memory.epoch, 0), 0).events
+    begin = everything[0].position if everything else memory.position
+    return Past(0, everything, Gap("unknown_id", text[:80], str(Place(memory.epoch, begin)), sorted(types)))
+
+
+class Follower:
+    """One client: what waits for it, bounded. It never holds up who tells; when there is too much, it is let go."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        wish: Wish,
+        begin: Past,
+        on_news: Callable[[], None],
+        *,
+        most: int,
+        most_bytes: int,
+    ) -> None:
+        """To be made in the same step in which `begin` was; `on_news` is called when there is something to take."""
+        self._memory, self._wish, self._on_news = memory, wish, on_news
+        self._most, self._most_bytes = most, most_bytes
+        self._past: deque[Event] = deque(begin.events)
+        self._waiting: deque[Entry] = deque()
+        self._waiting_bytes = 0
+        self._last = begin.behind
+        self.lost = 0
+        """How many records waited when it was let go, with the one for which there was no room."""
+        self._stop = memory.watch(self._hear, samples=m.STATS.short in wish.types)
+
+    def __len__(self) -> int:
+        """How many records wait, past ones not counted."""
+        return len(self._waiting)
+
+    @property
+    def replaying(self) -> bool:
+        """Whether there are past events to be looked at."""
+        return bool(self._past)
+
+    @property
+    def last(self) -> int:
+        """The position up to which everything that is wanted was taken."""
+        return self._last if self._past or self._waiting or self.lost else self._memory.position
+
+    def take_past(self, most: int = LOOKED_AT) -> list[Event]:
+        """Of the next `most` past events those that are wanted."""
+        found = []
+        for _ in range(min(most, len(self._past))):
+            event = self._past.popleft()
+            self._last = event.position
+            if event.topic is m.CONTROL or self._wish.of_any_container or self._wish.fits(_about(event.value)):
+                found.append(event)
+        return found
+
+    def take(self, most_bytes: int) -> list[Entry]:
+        """The next records behind the past ones, some `most_bytes` of them."""
+        taken: list[Entry] = []
+        size = 0
+        while self._waiting and size < most_bytes:
+            entry = self._waiting.popleft()
+            size += entry.size
+            taken.append(entry)
+            self._last = entry.position
+        self._waiting_bytes -= size
+        return taken
+
+    def close(self) -> None:
+        """Nothing more is heard; twice is fine."""
+        self._stop()
+
+    def _hear(self, message: Message, entry: Entry) -> None:
+        if message.topic.short not in self._wish.types:
+            return
+        if message.topic is not m.CONTROL and not self._wish.fits(message.record):
+            return
+        if len(self._waiting) >= self._most or self._waiting_bytes + entry.size > self._most_bytes:
+            self.lost = len(self._waiting) + 1
+            self._waiting.clear()
+            self._past.clear()
+            self.close()
+        else:
+            self._waiting.append(entry)
+            self._waiting_bytes += entry.size
+        self._on_news()
+
+
+# on the wire
+
+
+class Framing(NamedTuple):
+    """How things are written: what happened, what is said about the connection, and that it lives (at the beginning, too)."""
+
+    content_type: str
+    begin: bytes
+    told: Callable[[Place, str, bytes], bytes]
+    said: Callable[[str, bytes], bytes]
+    heartbeat: Callable[[Place], bytes]
+
+
+RETRY_MS: Final = 1000
+
+SSE: Final = Framing(
+    # https://html.spec.whatwg.org/multipage/server-sent-events.html; an id without data moves the client's place
+    "text/event-stream",
+    b"retry: %d\n\n" % RETRY_MS,
+    lambda at, kind, value: b"id: %d-%d\nevent: %b\ndata: %b\n\n" % (*at, kind.encode(), value),
+    lambda kind, data: b"event: %b\ndata: %b\n\n" % (kind.encode(), data),
+    lambda at: b": heartbeat\nid: %d-%d\n\n" % at,
+)
+LINES: Final = Framing(
+    # the records with one key more, told from ours by `type`
+    "application/x-ndjson",
+    b"",
+    lambda at, _kind, value: b'{"event_id":"%d-%d",%b\n' % (*at, value[1:]),
+    lambda kind, data: b'{"type":"%b",%b\n' % (kind.encode(), data[1:]),
+    lambda at: b'{"event_id":"%d-%d","type":"heartbeat"}\n' % at,
+)
+
+
+def frames(framing: Framing, epoch: int, records: Sequence[Event] | Sequence[Entry]) -> bytes:
+    """Records as they are sent. Their JSON is the one that was made for all."""
+    return b"".join(
+        framing.told(Place(epoch, each.position), each.topic.type, each.value if isinstance(each, Event) else record_bytes(each))
+        for each in records
+    )

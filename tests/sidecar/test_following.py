@@ -1,0 +1,335 @@
+"""Which records a client of `/events` is told, where it goes on, and what it is told that it has missed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from typing import Any
+
+import pytest
+
+from streamer.memory import Limits, Memory
+from streamer.model import messages as m
+from streamer.sidecar import following
+from streamer.sidecar.events import follow
+from streamer.sidecar.exchange import Lines
+from streamer.sidecar.following import Ago, Follower, Moment, Past, Place, Wish, past
+from tests.sidecar.conftest import House
+from tests.support.said import Teller
+
+WEB = "4f6b" + "1" * 60
+DB = "4f6b" + "2" * 60
+DEFAULT = frozenset({"lifecycle", "oom", "control"})
+ALL = frozenset(following.TYPES)
+NOTHING: dict[str, Any] = {"types": None, "container": None, "label": (), "runtime": None, "since": None, "last-event-id": None}
+
+
+@pytest.fixture
+def memory() -> Memory:
+    return Memory(samples=3, limits=Limits(events=5))
+
+
+@pytest.fixture
+def tell(memory: Memory) -> Teller:
+    return Teller(memory)
+
+
+def told(follower: Follower) -> list[int]:
+    """The positions of everything that it has to tell."""
+    found = []
+    while follower.replaying:
+        found += [event.position for event in follower.take_past()]
+    while records := follower.take(1000):
+        found += [entry.position for entry in records]
+    return found
+
+
+def a_follower(memory: Memory, wish: Wish, begin: Past | None = None, **bounds: int) -> Follower:
+    return Follower(memory, wish, begin or Past(memory.position, []), lambda: None, **{"most": 1000, "most_bytes": 10**7, **bounds})
+
+
+# which records
+
+
+@pytest.mark.parametrize(
+    ("wish", "positions"),
+    [
+        (Wish(DEFAULT), [1, 2, 4, 5, 6]),
+        (Wish(ALL), [1, 2, 3, 4, 5, 6]),
+        (Wish(frozenset({"oom"})), [4]),
+        (Wish(frozenset({"stats"})), [3]),
+        (Wish(DEFAULT, container=WEB), [1, 4, 5]),
+        (Wish(DEFAULT, container=WEB[:12]), [1, 4, 5]),
+        (Wish(DEFAULT, container="web"), [1, 4, 5]),
+        (Wish(DEFAULT, container="/web"), [1, 4, 5]),
+        (Wish(DEFAULT, container="/docker/web"), [1, 4, 5]),
+        (Wish(DEFAULT, container="docker/web"), [1, 4, 5]),
+        (Wish(DEFAULT, container="4f6"), [5]),
+        (Wish(DEFAULT, container="4f6b"), [1, 2, 4, 5, 6]),
+        (Wish(DEFAULT, runtime="raw"), [2, 5, 6]),
+        (Wish(DEFAULT, labels=[("team", None)]), [1, 4, 5]),
+        (Wish(DEFAULT, labels=[("team", "shop")]), [1, 4, 5]),
+        (Wish(DEFAULT, labels=[("team", "other")]), [5]),
+        (Wish(DEFAULT, labels=[("team", "shop"), ("tier", None)]), [5]),
+        (Wish(DEFAULT, runtime="docker", container=DB), [5]),
+    ],
+)
+def test_filters_are_the_same_for_past_and_present(memory: Memory, tell: Teller, wish: Wish, positions: list[int]) -> None:
+    """By type, container, label and runtime; what is said about the stream passes the filters of containers."""
+    live = a_follower(memory, wish)
+    web: dict[str, Any] = {"name": "web", "aliases": ["web"], "labels": {"team": "shop"}, "cgroup_path": "/docker/web"}
+    db: dict[str, Any] = {"runtime": "raw", "name": "/db", "aliases": [], "labels": {}, "cgroup_path": "/db"}
+    tell.created(WEB, **web)
+    tell.created(DB, **db)
+    tell.sampled(WEB, **web)
+    tell.say(m.OOM, container_id=WEB, **web)
+    tell.say(m.CONTROL, "control.gap")
+    tell.deleted(DB, **db)
+    assert told(live) == positions
+    resumed = a_follower(memory, wish, past(memory, wish.types, Place(memory.epoch, 0), 0))
+    assert told(resumed) == [position for position in positions if position != 3]
+
+
+def test_who_is_followed_no_more_is_not_told_of(memory: Memory, tell: Teller) -> None:
+    """Closing ends it; twice is fine."""
+    follower = a_follower(memory, Wish(ALL))
+    follower.close()
+    follower.close()
+    tell.created(WEB)
+    tell.sampled(WEB)
+    assert told(follower) == []
+
+
+# where it goes on
+
+
+def test_an_id_in_memory_is_resumed_exactly(memory: Memory, tell: Teller) -> None:
+    """What was said behind it, in order over all kinds; no gap, although older events were forgotten."""
+    for number in range(7):
+        tell.created(f"{number:064x}")
+    tell.say(m.OOM)
+    tell.say(m.CONTROL, "control.gap")
+    for position in range(2, 10):
+        behind = past(memory, DEFAULT, Place(memory.epoch, position), 0)
+        assert ([event.position for event in behind.events], behind.gap) == ([*range(position + 1, 10)], None)
+
+
+def test_what_was_forgotten_is_a_gap_of_its_kinds(memory: Memory, tell: Teller) -> None:
+    """Of the kinds that something is missing of, from the id that was given to the first that there is; others miss nothing."""
+    tell.say(m.OOM)
+    for number in range(7):
+        tell.created(f"{number:064x}")
+    at = f"{memory.epoch}-"
+    begin = past(memory, DEFAULT, Place(memory.epoch, 1), 0)
+    assert [event.position for event in begin.events] == [4, 5, 6, 7, 8]
+    assert begin.gap == following.Gap("forgotten", f"{at}1", f"{at}4", ["lifecycle"])
+    assert past(memory, frozenset({"oom"}), Place(memory.epoch, 0), 0).gap is None
+    assert past(memory, DEFAULT, Place(memory.epoch, 3), 0).gap is None
+
+
+@pytest.mark.parametrize(
+    ("types", "behind", "reason"),
+    [(DEFAULT, Place(7, 3), "other_run"), (DEFAULT, Place(0, 0), "other_run"), (ALL, Place(7, 3), "other_run")],
+)
+def test_an_id_of_another_run_brings_everything_behind_a_gap(
+    memory: Memory, tell: Teller, types: frozenset[str], behind: Place, reason: str
+) -> None:
+    """Its positions say nothing here."""
+    tell.created(WEB)
+    tell.deleted(WEB)
+    begin = past(memory, types, behind, 0)
+    assert [event.position for event in begin.events] == [1, 2]
+    assert begin.gap == following.Gap(reason, str(behind), f"{memory.epoch}-1", sorted(types))
+
+
+def test_an_id_that_was_never_told_brings_everything_behind_a_gap(memory: Memory, tell: Teller) -> None:
+    """One that lies ahead, or is no id at all: nothing that happens is left out because of it."""
+    tell.created(WEB)
+    ahead = past(memory, DEFAULT, Place(memory.epoch, 10**9), 0)
+    garbage = following.of_unknown(memory, DEFAULT, "what?")
+    for begin in (ahead, garbage):
+        assert begin.gap is not None
+        assert begin.gap.reason == "unknown_id"
+        follower = a_follower(memory, Wish(DEFAULT), begin)
+        tell.say(m.CONTROL, "control.gap")
+        assert told(follower)[0] == 1
+        assert told(follower) == []
+
+
+def test_samples_are_not_repeated_and_that_is_said(memory: Memory, tell: Teller) -> None:
+    """They are in memory as numbers, not as records; who had them all is told nothing."""
+    tell.created(WEB)
+    tell.sampled(WEB)
+    begin = past(memory, ALL, Place(memory.epoch, 1), 0)
+    assert (begin.events, begin.gap) == ([], following.Gap("samples", f"{memory.epoch}-1", f"{memory.epoch}-2", ["stats"]))
+    assert past(memory, ALL, Place(memory.epoch, 2), 0).gap is None
+    assert past(memory, DEFAULT, Place(memory.epoch, 1), 0).gap is None
+
+
+def test_since_a_time(memory: Memory, tell: Teller) -> None:
+    """What was told at that time or later; what is older than this run, or forgotten, is a gap."""
+    for number in range(4):
+        tell.created(f"{number:064x}")
+        tell.now_ms += 1000
+    at = tell.now_ms - 2000
+    for since in (Moment(at), Ago(2500)):
+        begin = past(memory, DEFAULT, since, at + 2500)
+        assert ([event.position for event in begin.events], begin.gap) == ([3, 4], None)
+    before = past(memory, DEFAULT, Moment(memory.epoch - 1), 0)
+    assert before.gap is not None
+    assert (before.gap.reason, len(before.events)) == ("other_run", 4)
+    for number in range(4, 8):
+        tell.created(f"{number:064x}")
+    lost = past(memory, DEFAULT, Moment(at - 2000), 0)
+    assert lost.gap is not None
+    assert (lost.gap.reason, lost.gap.missed_from[-1], lost.gap.types) == ("forgotten", "Z", ["lifecycle"])
+    assert past(memory, DEFAULT, Moment(at + 2000), 0).gap is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1763976000000-12", Place(1763976000000, 12)),
+        ("10m", Ago(600_000)),
+        ("2026-01-02T15:04:05Z", Moment(1_767_366_245_000)),
+        ("2026-01-02T15:04:05.0001Z", Moment(1_767_366_245_001)),
+    ],
+)
+def test_since_is_an_id_a_duration_or_a_time(text: str, value: Any) -> None:
+    """A time between two milliseconds begins with the next: nothing before it is told."""
+    assert following.since.read(text) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "1767366245", "-1s", "10 m", "1-", "-1", "1-2-3", "yesterday", "9" * 400 + "d", "2026-13-02T15:04:05Z"]
+)
+def test_anything_else_is_refused(text: str) -> None:
+    """A duration that was mistyped must not bring everything."""
+    with pytest.raises(ValueError, match="is neither"):
+        following.since.read(text)
+
+
+# too slow
+
+
+@pytest.mark.parametrize("bounds", [{"most": 10}, {"most_bytes": 15_000}])
+def test_what_waits_is_bounded(memory: Memory, tell: Teller, bounds: dict[str, int]) -> None:
+    """In number and bytes: when it does not fit, all of it goes, and nothing more is heard."""
+    follower = a_follower(memory, Wish(ALL), **bounds)
+    fast = a_follower(memory, Wish(ALL), **bounds)
+    seen, most = [], 0
+    for number in range(30):
+        tell.created(f"{number:064x}")
+        most = max(most, len(follower))
+        seen += told(fast)
+    assert seen == [*range(1, 31)]
+    assert (len(follower), follower.lost, follower.last, told(follower)) == (0, most + 1, 0, [])
+    assert 1 < most <= 10
+
+
+def test_the_last_position_moves_on_where_nothing_is_wanted(memory: Memory, tell: Teller) -> None:
+    """A heartbeat moves a client's place on: what it does not want may be forgotten, and is no gap for it."""
+    follower = a_follower(memory, Wish(frozenset({"oom"})))
+    for number in range(20):
+        tell.created(f"{number:064x}")
+    assert follower.last == 20
+    tell.say(m.OOM)
+    tell.created(WEB)
+    assert follower.last == 0
+    assert told(follower) == [21]
+    assert follower.last == 22
+
+
+# cut off, at random
+
+
+class Reader:
+    """A client over one answer after another, as the standard says that Server-Sent Events are read."""
+
+    def __init__(self, house: House, query: dict[str, Any]) -> None:
+        self.house, self.query = house, query
+        self.last_id: str | None = None
+        self.seen: list[str] = []
+        self.gaps: list[dict[str, Any]] = []
+        self._lines: Lines | None = None
+        self._coming: asyncio.Future[bytes] | None = None
+
+    def connect(self) -> None:
+        asked = {**NOTHING, **self.query, "accept": "text/event-stream", "last-event-id": self.last_id}
+        self._lines = follow(self.house.context, asked)
+
+    async def part(self) -> bytes:
+        """The next part, if there is one."""
+        assert self._lines is not None
+        self._coming = self._coming or asyncio.ensure_future(anext(self._lines.lines))
+        for _ in range(20):
+            if self._coming.done():
+                part, self._coming = self._coming.result(), None
+                return part
+            await asyncio.sleep(0)
+        return b""
+
+    def take(self, part: bytes) -> None:
+        for block in part.split(b"\n\n")[:-1]:
+            fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if not line.startswith(b":"))
+            if b"id" in fields:
+                self.last_id = fields[b"id"].decode()
+            if fields.get(b"event") == b"gap":
+                self.gaps.append(json.loads(fields[b"data"]))
+            elif b"data" in fields:
+                self.seen.append(json.loads(fields[b"data"])["id"])
+
+    async def cut(self) -> None:
+        if self._coming is not None:
+            self._coming.cancel()
+            await asyncio.wait({self._coming})
+            self._coming = None
+        assert self._lines is not None
+        self._lines.close()
+
+
+@pytest.mark.parametrize("seed", [1, 20_251_126, 4_127_000_043])
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [({}, DEFAULT), ({"types": frozenset({"oom"})}, frozenset({"oom"})), ({"container": WEB}, frozenset({"lifecycle", "oom"}))],
+    ids=["everything", "kills", "one container"],
+)
+async def test_cut_off_a_hundred_times_everything_is_told_once(seed: int, query: dict[str, Any], wanted: frozenset[str]) -> None:
+    """At any byte, while the past is told or the present, with things happening meanwhile: every event once, in order, no gap."""
+    chance = random.Random(seed)
+    house = House()
+    house.tell.say(m.CONTROL, "control.gap")
+    expected: list[str] = []
+
+    def happen(most: int) -> None:
+        for _ in range(chance.randrange(most)):
+            topic = chance.choice((m.LIFECYCLE, m.LIFECYCLE, m.OOM, m.STATS, m.HOST, *((m.CONTROL,) if not query else ())))
+            container = chance.choice((WEB, DB))
+            about = {} if topic in (m.HOST, m.CONTROL) else {"container_id": container, "incarnation": f"boot.{container[-3:]}"}
+            record = house.tell.say(topic, "control.gap" if topic is m.CONTROL else "", **about)
+            if topic.short in wanted and (not query.get("container") or container == WEB):
+                expected.append(record.id)
+
+    reader = Reader(house, query)
+    reader.connect()
+    reader.take(await reader.part())
+    cuts = 0
+    while cuts < 100:
+        happen(chance.choice((3, 40, 200)))
+        part = await reader.part()
+        if chance.random() < 0.5:
+            reader.take(part)
+            continue
+        reader.take(part[: chance.randrange(len(part) + 1)])
+        await reader.cut()
+        cuts += 1
+        happen(chance.choice((1, 1, 30)))
+        reader.connect()
+    while part := await reader.part():
+        reader.take(part)
+    await reader.cut()
+    assert len(expected) > 100
+    assert reader.seen == expected
+    assert not reader.gaps
+    assert not house.memory._watchers
