@@ -91,7 +91,8 @@ class Layout:
         self._absent = (UNSET,) * len(key.absent)
         # a row's columns and one UNSET behind them, put in order
         at = {position: index for index, position in enumerate([*whole, *shares])}
-        self._values_of = _getter([at.get(position, len(present)) for position in range(len(COLUMNS))])
+        self._at = [at.get(position, len(present)) for position in range(len(COLUMNS))]
+        self._values_of = _getter(self._at)
 
     def row(self, values: tuple[Any, ...], interfaces: Sequence[NetworkInterface], devices: Sequence[IoDevice]) -> Row | None:
         """The numbers of a sample, None if it has another layout. A column that is newly absent is UNSET in it.
@@ -130,6 +131,12 @@ class Layout:
         if tuple([(device.major, device.minor) for device in devices]) != known:
             return None
         return tuple([number for device in devices for number in _astuple(device)[2:]])
+
+    def reader(self, columns: Sequence[int]) -> Callable[[Row], tuple[Any, ...]]:
+        """Reads these columns, all of them whole numbers, from a row: `UNSET` for those that it does not have."""
+        read = _getter([min(self._at[column], self._whole) for column in columns])
+        whole = self._whole
+        return lambda row: read((*row[:whole], UNSET))
 
     def sample(self, time_ns: int, row: Row) -> StatsSample:
         """The sample of a row."""

@@ -17,7 +17,7 @@ without looking into it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import sub
 from sys import getsizeof
 from typing import Any, Final, NamedTuple
@@ -189,6 +189,22 @@ class Samples:
             else:
                 found.append(layout.sample(time_ns, row))
                 before = row
+            if len(found) == most:
+                break
+        found.reverse()
+        return found
+
+    def columns(self, columns: Sequence[int], most: int = -1) -> list[tuple[int, tuple[Any, ...]]]:
+        """Of the newest `most` (-1: all), the oldest first, the time in ns and some of the values, which have to be whole numbers.
+
+        columns  positions in `COLUMNS`
+        """
+        found: list[tuple[int, tuple[Any, ...]]] = []
+        known: Layout | None = None
+        for time_ns, layout, row, _ in self._back(thin=False) if most else ():
+            if layout is not known:
+                known, read = layout, layout.reader(columns)
+            found.append((time_ns, read(row)))
             if len(found) == most:
                 break
         found.reverse()

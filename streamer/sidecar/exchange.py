@@ -179,6 +179,8 @@ class Exchange:
             line = following.result()
             if line is None or any(end.done() for end in until):
                 return
+            if self._connection is not None and self._connection.is_closing:
+                return
             await self._part(line)
 
     async def _start(self, status: int, content_type: str, headers: Iterable[tuple[str, str]]) -> None:

@@ -6,13 +6,12 @@ A rate is the growth of a counter by the time between two samples; what the kern
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from streamer.memory import INDEX, Container, StatsSample
+from streamer.memory import INDEX, Container
 
 MOST_POINTS: Final = 600
 
@@ -114,50 +113,64 @@ class Series(Struct, omit_defaults=True):
     network_bytes_per_second: list[int | None] | UnsetType = UNSET
 
 
+_Point = tuple[int, tuple[Any, ...]]
+"""Time in ns, and of `_DRAWN` the values."""
+_DRAWN: Final = (_CPU, _MEMORY, *(column for _, column in _BYTES))
+
+
 def series(container: Container, since_ms: int, points: int) -> Series:
     """At most `points` of what was after `since_ms` (0: all that is in memory), evenly thinned, the newest always there."""
-    samples = _thinned(_after(container, since_ms), points)
-    spans = [(a.values, b.values, b.time_ns - a.time_ns) for a, b in pairwise(samples)]
-
-    def column(read: Callable[[Any, Any, int], Any]) -> Any:
-        numbers = [read(*span) for span in spans]
-        return numbers if any(number is not None for number in numbers) else UNSET
-
-    return Series(
-        container.key[2],
-        [_time_ms(sample) for sample in samples[1:]],
-        column(lambda a, b, ns: round(grown / ns, 4) if (grown := _growth(a, b, _CPU)) is not None else None),
-        column(lambda _a, b, _ns: b[_MEMORY] if b[_MEMORY] is not UNSET else None),
-        column(lambda a, b, ns: _per_second(a, b, ns, _BYTES[:2])),
-        column(lambda a, b, ns: _per_second(a, b, ns, _BYTES[2:])),
-    )
+    found = _thinned(_after(container, since_ms), points)
+    columns: list[list[Any]] = [[], [], [], []]
+    for (began_ns, before), (ended_ns, after) in pairwise(found):
+        span_ns = ended_ns - began_ns
+        cpu = _growth(before, after, 0)
+        columns[0].append(None if cpu is None else round(cpu / span_ns, 4))
+        columns[1].append(None if after[1] is UNSET else after[1])
+        columns[2].append(_per_second(before, after, 2, span_ns))
+        columns[3].append(_per_second(before, after, 4, span_ns))
+    known = [column if any(number is not None for number in column) else UNSET for column in columns]
+    return Series(container.key[2], [time_ns // 1_000_000 for time_ns, _ in found[1:]], *known)
 
 
-def _per_second(before: Any, after: Any, passed_ns: int, columns: tuple[tuple[str, int], ...]) -> int | None:
-    grown = [growth for _, column in columns if (growth := _growth(before, after, column)) is not None]
-    return sum(grown) * 1_000_000_000 // passed_ns if grown else None
+def _per_second(before: tuple[Any, ...], after: tuple[Any, ...], first: int, span_ns: int) -> int | None:
+    """Of two counters that stand side by side, the sum, or the one that is known."""
+    one, other = _growth(before, after, first), _growth(before, after, first + 1)
+    if one is None and other is None:
+        return None
+    return ((one or 0) + (other or 0)) * 1_000_000_000 // span_ns
 
 
-def _after(container: Container, since_ms: int) -> list[StatsSample]:
+def _after(container: Container, since_ms: int) -> list[_Point]:
     """The samples after this time, and the one before them, from which the first of them is measured.
 
     They are unpacked from the newest back, so as few as possible are asked for: a page that asks every second wants one.
     """
+    if not since_ms:
+        return _rising(container.samples.columns(_DRAWN))
     most = 4
     while True:
-        found = container.samples.newest(most)
+        found = container.samples.columns(_DRAWN, most)
         begun = bisect_right(found, since_ms, key=_time_ms)
         if begun or len(found) < most:
-            return found[max(0, begun - 1) :]
+            return _rising(found[max(0, begun - 1) :])
         most *= 4
 
 
-def _time_ms(sample: StatsSample) -> int:
-    return sample.time_ns // 1_000_000
+def _rising(points: list[_Point]) -> list[_Point]:
+    """Those since the clock was set back last: what was before then has no place on the same axis."""
+    for place in range(len(points) - 1, 0, -1):
+        if points[place][0] <= points[place - 1][0]:
+            return points[place:]
+    return points
 
 
-def _thinned(samples: list[StatsSample], points: int) -> list[StatsSample]:
-    if len(samples) <= points + 1:
-        return samples
-    last = len(samples) - 1
-    return [samples[last * place // points] for place in range(points + 1)]
+def _time_ms(point: _Point) -> int:
+    return point[0] // 1_000_000
+
+
+def _thinned(points: list[_Point], most: int) -> list[_Point]:
+    if len(points) <= most + 1:
+        return points
+    last = len(points) - 1
+    return [points[last * place // most] for place in range(most + 1)]

@@ -90,6 +90,15 @@ def test_whatever_goes_in_comes_out(made: list[StatsSample], most: int) -> None:
         assert [type(value) for value in before.values] == [type(value) for value in after.values]
 
 
+@settings(max_examples=100)
+@given(samples(), st.integers(1, 70), st.integers(-1, 80), st.lists(st.sampled_from([*{*INDEX.values()} - {*FLOATS}]), min_size=1))
+def test_some_columns_are_those_of_the_samples(made: list[StatsSample], most: int, count: int, columns: list[int]) -> None:
+    """Whatever layouts the samples have, one column or many, one twice."""
+    packed = kept(most, made)
+    expected = [(sample.time_ns, tuple(sample.values[column] for column in columns)) for sample in packed.newest(count)]
+    assert packed.columns(columns, count) == expected
+
+
 @given(samples(), st.integers(1, 70), st.integers(-1, 70), st.integers(0, 70), st.integers(0, 70))
 def test_what_is_asked_for_is_answered(made: list[StatsSample], most: int, count: int, first: int, last: int) -> None:
     """So many, from then to then, the bounds included; 0 is no bound."""

@@ -93,6 +93,18 @@ def test_a_container_that_has_ended_uses_nothing() -> None:
     assert to_builtins(rates(memory.find(WEB)[0])) == {}
 
 
+def test_a_clock_that_was_set_back_makes_no_rate_and_no_point() -> None:
+    """Time that passed backwards is no time; a series begins again behind it."""
+    memory = Memory(samples=9)
+    tell = Teller(memory)
+    tell.created(WEB)
+    for second in (5, 6, 3, 4):
+        tell.sampled(WEB, time_ms=second * 1000, time=f"1970-01-01T00:00:0{second}.000000000Z", cpu_usage_ns=second)
+        (found,) = memory.find(WEB)
+        assert (rates(found).cpu_cores is UNSET) == (second in (5, 3))
+    assert series(found, 0, 9).time_ms == [4000]
+
+
 USED = [
     {"cpu_usage_ns": 10**8 * n * n, "memory_working_set_bytes": n, "io_read_bytes": n, "io_write_bytes": 9 * n} for n in range(40)
 ]
