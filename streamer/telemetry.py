@@ -74,6 +74,14 @@ METRICS: Final[tuple[Metric, ...]] = (
     ),
     Metric("streamer_http_streams", "gauge", "HTTP answers that go on as long as something happens, now."),
     Metric("streamer_http_streams_dropped_total", "counter", "Clients of `/events` that were too slow and were let go."),
+    Metric(
+        "streamer_http_refused_total",
+        "counter",
+        "HTTP requests that were not let in: addressed to another host, no credential (missing), a wrong or expired one; TLS handshakes that failed.",
+        ("reason",),
+    ),
+    Metric("streamer_http_token_uses_total", "counter", "HTTP requests let in by a token, by its name.", ("token",)),
+    Metric("streamer_http_insecure", "gauge", "1 while other machines can ask everything without saying who they are."),
     Metric("streamer_http_events_dropped_total", "counter", "Events that clients of the event stream did not take in time."),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -28,16 +29,19 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def get(base: str, path: str, timeout_seconds: float) -> Answer:
+def get(base: str, path: str, timeout_seconds: float, *, token: str = "", tls: ssl.SSLContext | None = None) -> Answer:
     """GET `path` from `http://host:port`, `tcp://host:port`, `https://host:port`, `unix:/path` or `unix:///path`.
+
+    `token`: sent as a bearer token; `tls`: for https, in place of the machine's authorities.
 
     Raises:
         OSError: nobody answers there, in time; also who does not speak HTTP.
         ValueError: `base` is none of these.
     """
-    connection = _connection(base, timeout_seconds)
+    connection = _connection(base, timeout_seconds, tls)
+    headers = {"Accept": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
     try:
-        connection.request("GET", path, headers={"Accept": "application/json"})
+        connection.request("GET", path, headers=headers)
         response = connection.getresponse()
         return Answer(response.status, response.read(_MOST_BYTES))
     except http.client.HTTPException as error:
@@ -46,12 +50,13 @@ def get(base: str, path: str, timeout_seconds: float) -> Answer:
         connection.close()
 
 
-def _connection(base: str, timeout: float) -> http.client.HTTPConnection:
+def _connection(base: str, timeout: float, tls: ssl.SSLContext | None) -> http.client.HTTPConnection:
     if base.startswith("unix:"):
         path = base.removeprefix("unix:")
         return _UnixConnection("/" + path.lstrip("/") if path.startswith("/") else path, timeout)
     parts = urlsplit(base)
     if parts.scheme not in ("http", "tcp", "https") or not parts.hostname:
         raise ValueError(f"{base!r} is not http://HOST:PORT or unix:PATH")
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    return kind(parts.hostname, parts.port, timeout=timeout)
+    if parts.scheme == "https":
+        return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout, context=tls)
+    return http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from streamer.cli.healthcheck import own_address
+from streamer.cli.healthcheck import ask
 from streamer.cli.httpget import get
 from streamer.cli.text import size
 from streamer.clock import SystemClock, rfc3339
-from streamer.config import Settings, SinkSettings, listen_address, mask, seconds
+from streamer.config import Settings, SinkSettings, exposed, listen_address, mask, seconds
 from streamer.errors import ConfigError, NotConnected, PermanentlyRefused, Unsupported
 from streamer.kernel import hierarchy
 from streamer.kernel.hierarchy import UNIFIED, Hierarchies
@@ -349,19 +349,37 @@ def sidecar(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "sidecar", "off by configuration")
         return
     from streamer.sidecar.listen import bind, inode_of, release
+    from streamer.sidecar.tls import Tls
+    from streamer.sidecar.tokens import Tokens
 
     try:
-        if get(own_address(settings), "/healthz", 2.0).body.strip() == b"ok":
+        if settings.http.token_file:
+            Tokens(settings.http.token_file, SystemClock())
+        if settings.http.tls_cert_file:
+            Tls(settings.http, SystemClock())
+    except ConfigError as problem:
+        yield Finding("failed", "sidecar", f"{problem.key} = {problem.value}: {problem.problem}", problem.remedy)
+        return
+    try:
+        if ask(settings, "/healthz", 2.0).body.strip() == b"ok":
             yield Finding("ok", "sidecar", f"an agent answers on {listen}")
             return
     except (OSError, ValueError):
         pass  # nobody is there, or somebody else: binding tells
     try:
-        with bind(address, listen):
+        with bind(address, settings.http):
             inode = inode_of(address.path) if address.path else 0
         release(address.path, inode)
     except ConfigError as problem:
         yield Finding("failed", "sidecar", f"{listen}: {problem.problem}", problem.remedy)
+        return
+    if exposed(settings.http):
+        yield Finding(
+            "degraded",
+            "sidecar",
+            f"{listen} is free, and whoever reaches it may ask everything (http.insecure)",
+            "set http.token_file or http.tls_client_ca_file, or listen on 127.0.0.1",
+        )
         return
     yield Finding("ok", "sidecar", f"{listen} is free")
 

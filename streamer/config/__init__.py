@@ -2,6 +2,7 @@
 
 settings.py  every key with its type, default and help
 forms.py     what a value must look like beyond its type
+together.py  what one key alone does not show
 load.py      layers -> `Settings`, or a `ConfigError` that names key, value, line and remedy
 describe.py  the documented default file, the effective configuration, the key table, the JSON Schema
 """
@@ -24,6 +25,7 @@ from streamer.config.settings import (
     listen_address,
     seconds,
 )
+from streamer.config.together import exposed, http_conflicts
 
 __all__ = [
     "DEFAULT_FILE",
@@ -42,6 +44,8 @@ __all__ = [
     "default_toml",
     "describe",
     "effective_toml",
+    "exposed",
+    "http_conflicts",
     "json_schema",
     "key_of",
     "listen_address",

@@ -101,6 +101,25 @@ def _topic(name: str) -> None:
         raise ValueError(f"is no topic{suggest(name, known)}")
 
 
+def _mode(text: str) -> None:
+    if not re.fullmatch("0?[0-7]{3}", text):
+        raise ValueError("is not three octal digits")
+
+
+def _host(name: str) -> None:
+    if ":" in name:
+        import ipaddress
+
+        ipaddress.IPv6Address(name.removeprefix("[").removesuffix("]"))  # its error is a ValueError that says what is wrong
+    elif not re.fullmatch(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?", name):
+        raise ValueError("is not the name or address of a host alone")
+
+
+def _origin(origin: str) -> None:
+    if not re.fullmatch(r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?", origin):
+        raise ValueError("is not an origin as browsers write it")
+
+
 def _path(path: str) -> None:
     if "\0" in path:
         raise ValueError("holds a NUL character")
@@ -114,6 +133,13 @@ FORMS: Final[dict[str, Form]] = {
         "the address of a Docker Engine", _docker, "write unix:///var/run/docker.sock or tcp://host:port, or leave it empty"
     ),
     "topic": Form("the short name of a topic", _topic, "choose from " + ", ".join(topic.short for topic in TOPICS)),
+    "mode": Form("permissions in octal digits", _mode, "write 0660 for owner and group, 0600 for the owner alone"),
+    "host": Form(
+        "the name or address of a host", _host, "write a name or an address without port: streamer.example, 192.0.2.7, ::1"
+    ),
+    "origin": Form(
+        "an origin", _origin, "write scheme, host and port as the browser's address line has them: https://grafana.example:3000"
+    ),
     "path": Form("a path", _path, "write the path of a file or directory"),
 }
 

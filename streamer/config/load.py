@@ -18,7 +18,8 @@ import msgspec
 from msgspec import Struct
 
 from streamer.config.forms import bare, form, mask, suggest, words
-from streamer.config.settings import Settings, SinkSettings, listen_address, seconds
+from streamer.config.settings import Settings, SinkSettings, seconds
+from streamer.config.together import At, conflicts
 from streamer.errors import ConfigError
 
 DEFAULT_FILE: Final = Path("/etc/streamer/streamer.toml")
@@ -43,9 +44,6 @@ _NOT_OURS: Final = re.compile(r"STREAMER_(?:SERVICE_HOST|SERVICE_PORT(?:_.*)?|PO
 
 _MOST_BYTES: Final = 1_000_000  # a mistaken --config /dev/zero must not fill the memory
 _SHOWN: Final = 80  # characters of a bad value in a message
-
-At = tuple[str | int, ...]
-"""Where a value stands: `("sinks", 1, "url")`."""
 
 
 class Layer(NamedTuple):
@@ -353,40 +351,8 @@ def _holds(values: Any, at: At) -> bool:
 
 def _check_together(settings: Settings, layers: list[Layer]) -> None:
     """What one key alone does not show."""
-
-    def problem(at: At, value: str, text: str, remedy: str) -> ConfigError:
+    for at, value, problem, remedy in conflicts(settings):
         given = [layer for layer in layers if _holds(layer.values, at)]
-        return (
-            _problem(given[-1], at, value, text, remedy)
-            if given
-            else ConfigError(text, key=_dotted(at), value=value, remedy=remedy)
-        )
-
-    sampling = settings.sampling
-    if seconds(sampling.interval) < 0.01:
-        raise problem(
-            ("sampling", "interval"),
-            sampling.interval,
-            "is shorter than 10ms",
-            "sample less often: the agent would do nothing else",
-        )
-    if sampling.dynamic and seconds(sampling.max_interval) < seconds(sampling.interval):
-        raise problem(
-            ("sampling", "max_interval"),
-            sampling.max_interval,
-            f"is shorter than sampling.interval, {sampling.interval}",
-            "make it longer",
-        )
-    listen = listen_address(settings.http.listen)
-    if listen and not listen.loopback and not settings.http.insecure:
-        raise problem(
-            ("http", "listen"),
-            settings.http.listen,
-            "other machines can reach this address, and nothing controls their access",
-            "listen on 127.0.0.1 or unix:PATH, or say http.insecure = true (--insecure) where the network is trusted",
-        )
-    for number, sink in enumerate(settings.sinks):
-        if sink.password_file and mask(sink.url) != sink.url:
-            raise problem(
-                ("sinks", number, "password_file"), sink.password_file, "the URL has a password too", "leave one of them out"
-            )
+        if given:
+            raise _problem(given[-1], at, value, problem, remedy)
+        raise ConfigError(problem, key=_dotted(at), value=value, remedy=remedy)

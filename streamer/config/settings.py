@@ -22,6 +22,9 @@ ListenAddress = Annotated[str, Meta(extra={"form": "listen"})]
 DockerHost = Annotated[str, Meta(extra={"form": "docker"})]
 FilePath = Annotated[str, Meta(extra={"form": "path"})]
 TopicName = Annotated[str, Meta(extra={"form": "topic"})]
+FileMode = Annotated[str, Meta(pattern="^0?[0-7]{3}$", extra={"form": "mode"})]
+HostName = Annotated[str, Meta(extra={"form": "host"})]
+Origin = Annotated[str, Meta(extra={"form": "origin"})]
 
 
 class Sampling(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -153,7 +156,48 @@ class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The query sidecar."""
 
     listen: Annotated[ListenAddress, Meta(description="Where to answer HTTP: HOST:PORT, unix:PATH or off.")] = "127.0.0.1:8080"
-    insecure: Annotated[bool, Meta(description="Allow an address that other machines can reach, without access control.")] = False
+    insecure: Annotated[
+        bool,
+        Meta(
+            description="Allow an address that other machines can reach without token_file and tls_client_ca_file: whoever reaches it may ask everything."
+        ),
+    ] = False
+    token_file: Annotated[
+        FilePath,
+        Meta(
+            description="File with bearer tokens, one a line, NAME: before it if you like, # begins a comment; read again when it changes. Set: who asks has to bring one of them, or a client certificate."
+        ),
+    ] = ""
+    tls_cert_file: Annotated[
+        FilePath,
+        Meta(
+            description="Certificate of the sidecar and those between it and its authority, PEM; read again when it changes. Set: HTTPS only."
+        ),
+    ] = ""
+    tls_key_file: Annotated[FilePath, Meta(description="Its private key, PEM, without a passphrase.")] = ""
+    tls_client_ca_file: Annotated[
+        FilePath,
+        Meta(
+            description="Authorities of client certificates, PEM; read again when it changes. Set: who asks has to bring a certificate that one of them has signed, or a token."
+        ),
+    ] = ""
+    unix_mode: Annotated[FileMode, Meta(description="Permissions of a unix socket, octal: who may write to it may connect.")] = (
+        "0660"
+    )
+    unix_group: Annotated[str, Meta(description="Group of a unix socket, name or number; empty: the agent's own.")] = ""
+    allowed_hosts: Annotated[
+        list[HostName],
+        Meta(
+            description="Further names or addresses that requests may be addressed to (their Host header, without port). On a loopback address localhost, 127.0.0.1 and [::1] always are; elsewhere an empty list allows any."
+        ),
+    ] = []
+    cors_origins: Annotated[
+        list[Origin],
+        Meta(
+            description="Origins (https://host:port) whose pages may read answers: GET without credentials; none: no other page may."
+        ),
+    ] = []
+    metrics_open: Annotated[bool, Meta(description="Answer /metrics without asking for token or certificate.")] = False
     samples: Annotated[int, Meta(description="Samples kept in memory for each container.", ge=1, le=3600)] = 120
 
 

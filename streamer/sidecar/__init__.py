@@ -1,6 +1,9 @@
 """The query sidecar: recent state over HTTP, read-only, from memory.
 
 listen.py       address -> listening socket; what may not be bound is refused
+access.py       who may ask what: pure decisions; gate.py asks them for each request, before the application
+tokens.py       the file of tokens; tls.py: certificates; private.py: files that others must not read
+handshake.py    a TLS connection until it speaks HTTP
 connection.py   what one client may cost: connections, size and time of a request, time to take the answer
 server.py       `Sidecar`: the embedded server, from start to graceful end
 application.py  a request finds its row, waits for its turn, is answered, is counted

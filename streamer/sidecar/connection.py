@@ -11,9 +11,11 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from streamer.sidecar.exchange import CONNECTION
+from streamer.sidecar.tls import Certificate
 
 MOST_CONNECTIONS: Final = 384
 """More than there may be endless answers, so that those leave room for scrapers and probes."""
@@ -44,6 +46,7 @@ class Connection(HttpToolsProtocol):
         self._request_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._answering: RequestResponseCycle | None = None
+        self.certificate: Certificate | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         super().connection_made(transport)
@@ -82,8 +85,16 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         if len(self.pipeline) >= MOST_PIPELINED:
             raise ValueError("too many requests ahead of their answers")  # ends the parsing: 400
+        if not self.url.startswith(b"/"):
+            self._take_host_of_target()
         self.scope["extensions"] = {CONNECTION: self}  # type: ignore[dict-item]  # any value may stand there
         super().on_headers_complete()
+
+    def _take_host_of_target(self) -> None:
+        """`GET http://host/path`: that host is the one which is asked, whatever `Host` says (RFC 9112, 3.2.2)."""
+        target = httptools.parse_url(self.url)  # an error in it ends the parsing: 400
+        host = b"[%b]" % target.host if b":" in (target.host or b"") else target.host or b""
+        self.headers[:] = [(name, host if name == b"host" else value) for name, value in self.headers]
 
     def on_message_complete(self) -> None:
         self._stop_request_timer()

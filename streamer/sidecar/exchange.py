@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from streamer.sidecar.query import Answer
 from streamer.sidecar.slots import Left, Turn
+from streamer.sidecar.tls import Certificate
 
 MOST_BODY_BYTES: Final = 65_536
 _MOST_DISCARDED_BYTES: Final = 16 * MOST_BODY_BYTES
@@ -32,7 +33,12 @@ CONNECTION: Final = "streamer.connection"
 
 
 class Connection(Protocol):
-    """What an answer needs to know of the connection that it goes to."""
+    """What a request and its answer need to know of their connection."""
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The client's, where it brought one that was found good."""
+        ...
 
     @property
     def is_untaken(self) -> bool:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import errno
+import grp
 import os
 import socket
 import stat
 from typing import Final
 
-from streamer.config import Http, Listen, listen_address
+from streamer.config import Http, Listen, http_conflicts, listen_address
 from streamer.errors import ConfigError
 
 BACKLOG: Final = 512
-UNIX_MODE: Final = 0o660
 _LIVE_CHECK_SECONDS: Final = 1.0
 _ELSEWHERE: Final = "choose another address with --listen, or --listen off"
 
@@ -21,28 +21,24 @@ def allowed(settings: Http) -> Listen | None:
     """The address to bind; None for `off`.
 
     Raises:
-        ConfigError: it is no address, or other machines could reach it and `http.insecure` does not allow that.
+        ConfigError: it is no address, or other machines could reach it and nobody is asked who they are.
     """
     try:
         address = listen_address(settings.listen)
     except ValueError as wrong:
         raise _error(str(wrong), settings.listen, "write HOST:PORT, unix:/path or off") from None
-    if address is not None and not address.loopback and not settings.insecure:
-        raise _error(
-            "other machines could reach this address, and nothing asks them who they are",
-            settings.listen,
-            "listen on 127.0.0.1, [::1] or unix:/path, or allow it with --insecure (http.insecure = true)",
-        )
+    for at, value, problem, remedy in http_conflicts(settings):
+        raise ConfigError(problem, key=".".join(map(str, at)), value=value, remedy=remedy)
     return address
 
 
-def bind(address: Listen, listen: str) -> socket.socket:
-    """A socket that listens there; clients wait in its backlog until it is served. `listen`: the address as configured.
+def bind(address: Listen, settings: Http) -> socket.socket:
+    """A socket that listens there; clients wait in its backlog until it is served.
 
     Raises:
         ConfigError: the address cannot be had; says why and what to do.
     """
-    return _bind_unix(address.path, listen) if address.path else _bind_tcp(address, listen)
+    return _bind_unix(address.path, settings) if address.path else _bind_tcp(address, settings.listen)
 
 
 def release(path: str, inode: int) -> None:
@@ -87,19 +83,53 @@ def _tcp_error(wrong: OSError, listen: str) -> ConfigError:
     return _error(os.strerror(wrong.errno or 0), listen, _ELSEWHERE)
 
 
-def _bind_unix(path: str, listen: str) -> socket.socket:
+def _bind_unix(path: str, settings: Http) -> socket.socket:
+    listen, group = settings.listen, _group(settings.unix_group)
     _clear(path, listen)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listening.bind(path)
-        os.chmod(path, UNIX_MODE)  # before listen(): until then nobody can connect, whatever the umask allowed
+        # before listen(): until then nobody can connect, whatever the umask allowed
+        _give_to(path, group, settings.unix_group)
+        os.chmod(path, int(settings.unix_mode, 8))
         listening.listen(BACKLOG)
+    except ConfigError:
+        listening.close()
+        os.unlink(path)
+        raise
     except (OSError, ValueError) as wrong:
         listening.close()
         raise _error(
             _unix_problem(wrong, path), listen, f"make the directory and let this user write to it, {_ELSEWHERE}"
         ) from None
     return listening
+
+
+def _group(group: str) -> int:
+    """-1 leaves it as it is."""
+    if not group or group.isdecimal():
+        return int(group or -1)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ConfigError(
+            "there is no such group",
+            key="http.unix_group",
+            value=group,
+            remedy="give the name of a group of this machine, or a number",
+        ) from None
+
+
+def _give_to(path: str, group: int, named: str) -> None:
+    try:
+        os.chown(path, -1, group)
+    except (OSError, OverflowError) as wrong:
+        raise ConfigError(
+            f"the socket cannot be given to this group: {wrong}",
+            key="http.unix_group",
+            value=named,
+            remedy=f"make user id {os.geteuid()} a member of it, or leave it out",
+        ) from None
 
 
 def _unix_problem(wrong: Exception, path: str) -> str:

@@ -17,9 +17,12 @@ _REFERENCE: Final = "#/components/schemas/{name}"
 
 _ERRORS: Final = {
     "400": "The question cannot be understood.",
+    "401": "Who asks has to say who they are: a token or a certificate of the client.",
+    "403": "Who asks has to show a certificate.",
     "404": "There is no such thing.",
     "409": "Several things fit.",
     "413": "The body is too large.",
+    "421": "The request is addressed to another host.",
     "503": "Too many large answers are being made; ask again.",
 }
 
@@ -28,7 +31,8 @@ _ABOUT: Final = """Recent state of the containers of a host, from memory; nothin
 
 `/api/streamer/v1` speaks the vocabulary of the messages (see the JSON Schemas beside this document); `/api/v1.0` to
 `/api/v2.1` are cAdvisor's, for its clients. Every GET is answered to HEAD, too. Names of containers are paths: their
-slashes may be written as they are."""
+slashes may be written as they are. Whether who asks has to say who they are is a matter of configuration: a token or a
+certificate of the client lets in, each by itself; `/healthz` is open to all, `/metrics` may be."""
 
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
@@ -44,11 +48,13 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "streamer", "version": streamer.__version__, "description": _ABOUT, "license": {"name": "Apache-2.0"}},
+        "security": [{"token": []}, {"certificate": []}, {}],
         "paths": paths,
         "components": {
             "parameters": {f"cadvisor-{p.name}": _of_query(p) for route in routes if route.cadvisor for p in route.params},
             "responses": _refusals(schemas.of(shapes.Error)),
             "schemas": dict(sorted(components.items())),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}, "certificate": {"type": "mutualTLS"}},
         },
     }
 
@@ -75,6 +81,8 @@ def _operation(route: Route, path: str, method: str, schemas: _Schemas) -> dict[
         ],
         "responses": dict(sorted(_responses(route, path, schemas))),
     }
+    if route.access == "open":
+        operation["security"] = []
     if method == "POST":
         accepted = {"schema": schemas.of(route.body)} if route.body is not None else {}
         operation["requestBody"] = {"required": False, "content": {"application/json": accepted}}

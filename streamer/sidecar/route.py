@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+from streamer.sidecar.access import Rule
 from streamer.sidecar.api import Context, Query
 from streamer.sidecar.exchange import Lines, Pieces
 from streamer.sidecar.query import Answer, Param
@@ -28,6 +29,7 @@ class Route(NamedTuple):
     headers      those of the request that matter; in the query by their names in lower case, None where there is none
     before       what is waited for before a turn is
     unready      type of the JSON in an answer 503 that is no refusal
+    access       who may ask
     """
 
     path: str
@@ -45,6 +47,7 @@ class Route(NamedTuple):
     headers: tuple[Param, ...] = ()
     before: Callable[[Context, Query], Awaitable[None]] | None = None
     unready: Any = None
+    access: Rule = "guarded"
 
     @property
     def summary(self) -> str:
@@ -69,9 +72,10 @@ class Route(NamedTuple):
     @property
     def refusals(self) -> tuple[str, ...]:
         """The statuses that a refusal may have."""
+        kept_out = ("421",) if self.access == "open" else ("401", "403", "421")
         if self.cadvisor:
-            return ("400", "404", "413", "503")
-        found = ["400"] if self.params or self.strict else []
+            return ("400", "404", "413", "503", *kept_out)
+        found = ["400"]
         if "{" in self.path or self.path.endswith(("/host", "/series")):
             found += ["404", "409"]
-        return (*found, "503") if self.heavy or self.endless else tuple(found)
+        return (*found, *(("503",) if self.heavy or self.endless else ()), *kept_out)

@@ -37,7 +37,7 @@ _LATEST: Final = (
 )
 
 ROUTES: Final[tuple[Route, ...]] = (
-    Route("/healthz", api.healthz),
+    Route("/healthz", api.healthz, access="open"),
     Route(
         "/readyz",
         api.readyz,
@@ -47,7 +47,14 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route("/validate/", validate.report),
     Route("/openapi.json", describe, shape=dict, tagged=True),
-    Route("/metrics", api.metrics, text_types=("text/plain", "application/openmetrics-text"), heavy=True, scraped=True),
+    Route(
+        "/metrics",
+        api.metrics,
+        text_types=("text/plain", "application/openmetrics-text"),
+        heavy=True,
+        scraped=True,
+        access="metrics",
+    ),
     Route(
         "/events",
         events.follow,

@@ -5,22 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import socket
 from collections.abc import Callable, Generator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 
 import streamer
 from streamer.cadvisor.operations import Operations
-from streamer.config import Http, Metrics
+from streamer.config import Http, Metrics, exposed
 from streamer.contracts import Clock, Status
 from streamer.memory import Memory
 from streamer.sidecar import listen, loop_delay
+from streamer.sidecar.access import policy
 from streamer.sidecar.api import Context
 from streamer.sidecar.application import UNROUTED, application
 from streamer.sidecar.connection import Connection
+from streamer.sidecar.gate import Gate
+from streamer.sidecar.handshake import Handshakes
 from streamer.sidecar.prometheus import Exposition
+from streamer.sidecar.routes import ROUTES
+from streamer.sidecar.tls import Tls
+from streamer.sidecar.tokens import Tokens
 from streamer.telemetry import Telemetry
 
 _GRACE_SECONDS: Final = 1
@@ -28,6 +35,12 @@ _GRACE_SECONDS: Final = 1
 _TICK_SECONDS: Final = 1.0
 _KEEP_ALIVE_SECONDS: Final = 75
 """Longer than the scrape interval in general use, so that a scraper keeps its connection."""
+
+
+_EXPOSED: Final = "insecure: whoever reaches {} may ask everything about this host's containers"
+_EXPOSED_REMEDY: Final = "set http.token_file or http.tls_client_ca_file, or listen on 127.0.0.1 or unix:PATH"
+
+log = logging.getLogger(__name__)
 
 
 class _Server(uvicorn.Server):
@@ -70,10 +83,15 @@ class Sidecar:
         """`essential`: components that must work for `/readyz` to say ready. `operations`: what cAdvisor's API asks.
 
         Raises:
-            ConfigError: `http.listen` cannot be used, or others could reach it and `http.insecure` is not set.
+            ConfigError: `http.listen` cannot be used, or others could reach it and nobody is asked who they are; a file of
+                tokens or certificates cannot be used.
         """
         self._settings = settings
         self._listen = listen.allowed(settings)
+        self._exposed = exposed(settings)
+        on = self._listen is not None
+        self._tokens = Tokens(settings.token_file, clock) if on and settings.token_file else None
+        self._tls = Tls(settings, clock) if on and settings.tls_cert_file else None
         self._clock = clock
         self._telemetry = telemetry
         self._context = Context(
@@ -89,6 +107,7 @@ class Sidecar:
         self._ending = asyncio.Event()
         self._socket: socket.socket | None = None
         self._inode = 0
+        self._reason = ""
         self._state = "off" if self._listen is None else "starting"
         self._since_ms = clock.wall_ns() // 1_000_000
 
@@ -101,8 +120,23 @@ class Sidecar:
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def status(self) -> Status:
-        """How it is: `starting`, `ok`, `down` after its end, `off`."""
-        return Status("sidecar", self._state, since_ms=self._since_ms)
+        """How it is: `starting`, `ok`, `degraded`, `down` after its end, `off`.
+
+        It is degraded while everybody may ask everything from other machines, or a file of tokens or certificates cannot be used.
+        """
+        if self._state != "ok":
+            return Status("sidecar", self._state, since_ms=self._since_ms)
+        reason, remedy = self._trouble()
+        if reason != self._reason:
+            self._reason, self._since_ms = reason, self._clock.wall_ns() // 1_000_000
+        return Status("sidecar", "degraded" if reason else "ok", reason, remedy, self._since_ms)
+
+    def _trouble(self) -> tuple[str, str]:
+        found = [part.trouble for part in (self._tokens, self._tls) if part is not None and part.trouble]
+        if found:
+            problem, _, remedy = "; ".join(found).partition("\n  remedy: ")
+            return problem, remedy
+        return (_EXPOSED.format(self.address), _EXPOSED_REMEDY) if self._exposed else ("", "")
 
     def open(self) -> None:
         """Bind the address. Clients may connect from here on; they are answered once `run` runs.
@@ -112,9 +146,14 @@ class Sidecar:
         """
         if self._listen is None or self._socket is not None:
             return
-        self._socket = listen.bind(self._listen, self._settings.listen)
+        self._socket = listen.bind(self._listen, self._settings)
         self._socket.setblocking(False)
         self._inode = listen.inode_of(self._listen.path) if self._listen.path else 0
+        self._telemetry.set("streamer_http_insecure", int(self._exposed))
+        if self._exposed:
+            log.warning("%s; %s", _EXPOSED.format(self.address), _EXPOSED_REMEDY)
+        elif self._tokens is not None and self._tls is None and not self._listen.loopback:
+            log.warning("tokens travel to %s as clear text: set http.tls_cert_file, or have a proxy speak TLS", self.address)
 
     def close(self) -> None:
         """Give the address back. `run` does it at its end; whoever called `open` and never got to `run` has to."""
@@ -135,7 +174,8 @@ class Sidecar:
         if self._socket is None:
             await asyncio.get_running_loop().create_future()  # off: there is nothing to do until cancelled
             return
-        server = _Server(self._uvicorn_config(), self._ending)
+        handshakes = None if self._tls is None else Handshakes(self._tls, self._count_handshake)
+        server = _Server(self._uvicorn_config(handshakes), self._ending)
         serving = asyncio.create_task(server.serve(sockets=[self._socket]), name="sidecar.http")
         watching = asyncio.create_task(loop_delay.watch(self._telemetry, self._clock), name="sidecar.loop_delay")
         self._set_state("ok")
@@ -146,24 +186,33 @@ class Sidecar:
             server.should_exit = True
             self._ending.set()
             # uvicorn would cancel what is left a moment later, and log each as an error
-            asyncio.get_running_loop().call_later(_GRACE_SECONDS * 0.8, _abort_all, server)
+            asyncio.get_running_loop().call_later(_GRACE_SECONDS * 0.8, _abort_all, server, handshakes)
             try:
                 await asyncio.gather(serving, return_exceptions=True)  # a failure has left the `try` above already
             finally:
                 serving.cancel()
-                _abort_all(server)
+                _abort_all(server, handshakes)
                 self.close()
 
     def _set_state(self, state: str) -> None:
         self._state, self._since_ms = state, self._clock.wall_ns() // 1_000_000
 
-    def _uvicorn_config(self) -> uvicorn.Config:
+    def _count_handshake(self) -> None:
+        self._telemetry.count("streamer_http_refused_total", "handshake")
+
+    def _uvicorn_config(self, handshakes: Handshakes | None) -> uvicorn.Config:
         def refused(status: str) -> None:
             self._telemetry.count("streamer_http_requests_total", UNROUTED, status)
 
+        def protocol(**given: Any) -> asyncio.Protocol:
+            make = functools.partial(Connection, refused, **given)
+            return make() if handshakes is None else handshakes.begin(make)
+
+        app = application(self._context, self._ending)
+        allowed = policy(self._settings, ((path, route.access) for route in ROUTES for path in route.paths))
         return uvicorn.Config(
-            application(self._context, self._ending),
-            http=functools.partial(Connection, refused),  # type: ignore[arg-type]  # called, never subclassed
+            Gate(app, allowed, self._telemetry, self._clock, self._tokens, self._tls),
+            http=protocol,  # type: ignore[arg-type]  # called, never subclassed
             ws="none",
             interface="asgi3",
             lifespan="off",
@@ -177,6 +226,8 @@ class Sidecar:
         )
 
 
-def _abort_all(server: uvicorn.Server) -> None:
+def _abort_all(server: uvicorn.Server, handshakes: Handshakes | None) -> None:
+    if handshakes is not None:
+        handshakes.abort_all()
     for connection in list(server.server_state.connections):
         connection.transport.abort()

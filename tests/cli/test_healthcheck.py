@@ -15,6 +15,9 @@ READY = {
     "components": [{"component": "source.cgroup", "state": "ok", "reason": ""}, {"component": "source.kmsg", "state": "off"}],
 }
 LAME = {"ready": True, "components": [{"component": "sink.kafka", "state": "down", "reason": "connection refused"}]}
+SINCE = {
+    "components": [{"component": "sink.redis", "state": "down", "reason": "refused", "since": "2026-01-02T03:04:05.678901234Z"}]
+}
 NOT_READY = {"ready": False, "components": [{"component": "source.cgroup", "state": "starting"}]}
 
 
@@ -23,11 +26,14 @@ NOT_READY = {"ready": False, "components": [{"component": "source.cgroup", "stat
     [
         (200, READY, 0, "ok"),
         (200, LAME, 0, "ok: sink.kafka down (connection refused)"),
+        (200, SINCE, 0, "ok: sink.redis down since 2026-01-02T03:04:05Z (refused)"),
         (503, NOT_READY, 1, "not ready (503): source.cgroup starting"),
         (404, b"nothing\nhere", 1, "not ready (404): nothing"),
         (200, b"ok", 0, "ok"),
         (500, [1], 1, "not ready (500)"),
         (200, {"components": [{"state": "down"}]}, 0, None),
+        (401, {"error": "who asks has to say", "remedy": "send"}, 1, "not ready (401): who asks has to say; send"),
+        (421, {"error": "x"}, 1, None),
     ],
 )
 def test_the_answer_is_one_line_and_an_exit_code(

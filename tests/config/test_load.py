@@ -117,6 +117,20 @@ BAD_FILES = [
     ('[http]\nlisten = ":8080"\n', 2, ["http.listen", "is not HOST:PORT, unix:PATH or off"]),
     ('[http]\nlisten = "127.0.0.1:99999"\n', 2, ["no port number from 0 to 65535"]),
     ('[http]\nlisten = "0.0.0.0:8080"\n', 2, ["other machines can reach this address", "--insecure"]),
+    ('[http]\nlisten = "0.0.0.0:8080"\n', 2, ["http.token_file", "http.tls_client_ca_file"]),
+    ('[http]\nlisten = "0.0.0.0:8080"\ntls_cert_file = "c"\ntls_key_file = "k"\n', 2, ["nothing controls their access"]),
+    ('[http]\ntls_cert_file = "c"\n', 2, ["http.tls_cert_file = ", "needs http.tls_key_file too"]),
+    ('[http]\ntls_key_file = "k"\n', 2, ["http.tls_key_file = ", "needs http.tls_cert_file too"]),
+    ('[http]\ntls_client_ca_file = "a"\n', 2, ["needs http.tls_cert_file too"]),
+    ('[http]\nlisten = "unix:/s"\ntls_cert_file = "c"\ntls_key_file = "k"\n', 3, ["a unix socket speaks no TLS", "unix_mode"]),
+    ('[http]\nunix_mode = "rw"\n', 2, ["http.unix_mode", "is not three octal digits", "0660"]),
+    ('[http]\nunix_mode = "4755"\n', 2, ["is not three octal digits"]),
+    ("[http]\nunix_mode = 660\n", 2, ["must be permissions in octal digits"]),
+    ('[http]\nallowed_hosts = ["a.example", "b.example:80"]\n', 2, ["http.allowed_hosts[1]"]),
+    ('[http]\nallowed_hosts = ["http://a"]\n', 2, ["http.allowed_hosts[0]"]),
+    ('[http]\ncors_origins = ["*"]\n', 2, ["http.cors_origins[0]", "is not an origin", "https://grafana.example:3000"]),
+    ('[http]\ncors_origins = ["https://a.example/"]\n', 2, ["is not an origin"]),
+    ('[http]\ncors_origins = ["null"]\n', 2, ["is not an origin"]),
     ('[docker]\nhost = "docker.sock"\n', 2, ["docker.host", "is not unix:///path or tcp://host:port"]),
     ('[[sinks]]\nurl = "stdout:"\n\n[[sinks]]\ntypes = ["oom"]\n', 4, ["sinks[1]", "lacks the key url", "kafka://"]),
     ('[[sinks]]\nurl = "stdout:"\n[[sinks]]\nurl = "kafak://h:1"\n', 4, ["sinks[1].url", 'did you mean "kafka"']),
@@ -335,3 +349,28 @@ def test_impossible_listen_addresses_are_refused(text: str) -> None:
     """Before anything is bound."""
     with pytest.raises(ValueError, match=r"is not|has no"):
         config.listen_address(text)
+
+
+@pytest.mark.parametrize(
+    ("http", "exposed"),
+    [
+        ({"listen": "0.0.0.0:1", "insecure": True}, True),
+        ({"listen": "127.0.0.1:1", "insecure": True}, False),
+        ({"listen": "unix:/s"}, False),
+        ({"listen": "off"}, False),
+        ({"listen": "h.example:1", "token_file": "/t"}, False),
+        ({"listen": "[::]:1", "tls_cert_file": "/c", "tls_key_file": "/k", "tls_client_ca_file": "/a"}, False),
+        (
+            {
+                "listen": "[::1]:1",
+                "allowed_hosts": ["a", "192.0.2.1", "::1", "[::1]", "a_b.c-d"],
+                "cors_origins": ["http://[::1]:1"],
+            },
+            False,
+        ),
+    ],
+)
+def test_who_is_reached_by_others_asks_them_who_they_are_or_says_that_it_does_not(http: dict[str, object], exposed: bool) -> None:
+    """Each of the ways is enough, and is what it is called."""
+    settings = load(None, {}, {f"http.{key}": value for key, value in http.items()})
+    assert config.exposed(settings.http) == exposed

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ import streamer
 from streamer.cadvisor.operations import Operations
 from streamer.clock import SystemClock
 from streamer.config import Http
-from streamer.contracts import Status
+from streamer.contracts import Clock, Status
 from streamer.memory import Memory
 from streamer.model import messages as m
 from streamer.sidecar.api import Context
@@ -22,6 +23,7 @@ from streamer.sidecar.application import application
 from streamer.sidecar.prometheus import Exposition
 from streamer.sidecar.server import Sidecar
 from streamer.telemetry import Telemetry
+from tests.support.certificates import Authority, Pair
 from tests.support.said import Teller
 
 WEB = "4f6b" + "1" * 60
@@ -48,6 +50,7 @@ class House:
             asyncio.Lock(),
         )
         self.app = application(self.context)
+        self.clock: Clock = SystemClock()
 
     def statuses(self) -> list[Status]:
         return self.components
@@ -69,14 +72,15 @@ class House:
         """A client that calls the application in this process; an exception in it fails the test."""
         return httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url="http://sidecar")
 
-    def sidecar(self, listen: str = "127.0.0.1:0", *, insecure: bool = False) -> Sidecar:
-        settings = Http(listen=listen, insecure=insecure)
-        return Sidecar(settings, self.memory, self.context.operations, self.telemetry, self.statuses, SystemClock())
+    def sidecar(self, listen: str = "127.0.0.1:0", **http: Any) -> Sidecar:
+        """`http`: further settings."""
+        settings = Http(listen=listen, **http)
+        return Sidecar(settings, self.memory, self.context.operations, self.telemetry, self.statuses, self.clock)
 
     @contextlib.asynccontextmanager
-    async def serving(self, listen: str = "127.0.0.1:0") -> AsyncIterator[Sidecar]:
+    async def serving(self, listen: str = "127.0.0.1:0", **http: Any) -> AsyncIterator[Sidecar]:
         """A sidecar that really listens, cancelled and waited for at the end."""
-        sidecar = self.sidecar(listen)
+        sidecar = self.sidecar(listen, **http)
         sidecar.open()
         running = asyncio.create_task(sidecar.run())
         try:
@@ -105,3 +109,29 @@ def empty_house() -> House:
 @pytest.fixture
 def socket_path(tmp_path: Path) -> Path:
     return tmp_path / "http.sock"
+
+
+class Pki:
+    """Two authorities: ours, and one that nobody here trusts."""
+
+    def __init__(self, directory: Path) -> None:
+        self.authority, self.stranger = Authority(directory, "ours"), Authority(directory, "theirs")
+        self.server: Pair = self.authority.sign("server")
+        self.client: Pair = self.authority.sign("client")
+        self.ended: Pair = self.authority.sign("ended", ended=True)
+        self.foreign: Pair = self.stranger.sign("foreign")
+
+    @property
+    def tls(self) -> dict[str, str]:
+        """Settings of a sidecar that speaks TLS."""
+        return {"tls_cert_file": str(self.server.certificate), "tls_key_file": str(self.server.key)}
+
+    @property
+    def mutual(self) -> dict[str, str]:
+        """Settings of one that wants certificates of its clients, too."""
+        return {**self.tls, "tls_client_ca_file": str(self.authority.certificate)}
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    return Pki(tmp_path_factory.mktemp("pki"))

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tests.sidecar.conftest import House
 
 DEADLINE = 30.0
-POST = b"POST /api/v1.3/containers HTTP/1.1\r\nhost: x\r\n"
-HIDDEN = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+POST = b"POST /api/v1.3/containers HTTP/1.1\r\nhost: localhost\r\n"
+HIDDEN = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
 """A request that two parsers could disagree about: it must not be answered."""
 
 SMUGGLED = {
@@ -107,7 +107,7 @@ async def test_what_is_no_request_is_closed(house: House, sent: bytes) -> None:
     """4xx, or nothing to say; never a fault, and not for long."""
     async with unharmed(house) as sidecar:
         with contextlib.suppress(ConnectionError):
-            answered = await raw(sidecar.address, sent + HIDDEN.replace(b"host: x", b"connection: close"))
+            answered = await raw(sidecar.address, sent + HIDDEN.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
             assert b"HTTP/1.1 5" not in answered
     assert house.telemetry.value("streamer_http_requests_total", UNROUTED, "500") == 0
 
@@ -147,7 +147,7 @@ async def test_thousands_of_connections(house: House) -> None:
 
 async def test_half_closed_connections_are_let_go(house: House) -> None:
     """Whoever says that it will say no more is not kept, not by a stream either."""
-    stream = b"GET /api/v1.3/events?stream=true&all_events=true HTTP/1.1\r\nhost: x\r\n\r\n"
+    stream = b"GET /api/v1.3/events?stream=true&all_events=true HTTP/1.1\r\nhost: localhost\r\n\r\n"
     async with unharmed(house) as sidecar:
         for sent in (b"", b"GET /hea", POST + b"content-length: 9\r\n\r\n1", HIDDEN, stream, stream + HIDDEN):
             reader, writer = await asyncio.open_connection(*place(sidecar))
@@ -165,8 +165,8 @@ async def test_requests_ahead_of_their_answers(house: House) -> None:
     """A few are answered in order; thousands are not kept in mind until their turn."""
     async with unharmed(house) as sidecar:
         paths = ["/healthz", "/api/v1.3/subcontainers", "/api/v9/x", "/metrics", "/healthz"]
-        asked = b"".join(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path.encode() for path in paths)
-        answered = await raw(sidecar.address, asked + HIDDEN.replace(b"host: x", b"connection: close"))
+        asked = b"".join(b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % path.encode() for path in paths)
+        answered = await raw(sidecar.address, asked + HIDDEN.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
         statuses = [int(status) for status in re.findall(rb"HTTP/1.1 (\d+) ", answered)]
         assert statuses == [200, 200, 404, 200, 200, 200]
         for _ in range(10):

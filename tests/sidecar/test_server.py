@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from streamer.sidecar.application import UNROUTED
 from streamer.sidecar.listen import inode_of
 
 if TYPE_CHECKING:
-    from tests.sidecar.conftest import House
+    from tests.sidecar.conftest import House, Pki
 
 END_SECONDS = 10.0
 """It ends within two; without our bounds it would wait for the clients, who never go."""
@@ -73,6 +74,28 @@ async def test_a_unix_socket_is_for_owner_and_group(house: House, socket_path: P
                 assert (await client.get("http://sidecar/healthz")).text == "ok"
     finally:
         os.umask(before)
+    assert not socket_path.exists()
+
+
+@pytest.mark.parametrize("mode", ["0600", "0666", "640"])
+async def test_a_unix_socket_has_the_configured_mode_and_group(house: House, socket_path: Path, mode: str) -> None:
+    """Who may connect is what the file system says."""
+    group = os.getgroups()[-1] if os.geteuid() else 65534
+    before = os.umask(0o777)
+    try:
+        async with house.serving(f"unix:{socket_path}", unix_mode=mode, unix_group=str(group)):
+            about = socket_path.stat()
+            assert (stat.S_IMODE(about.st_mode), about.st_gid) == (int(mode, 8), group)
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("group", ["no-such-group", "99999999999"])
+def test_a_group_that_cannot_be_given_is_said(house: House, socket_path: Path, group: str) -> None:
+    """Before anybody can connect, and nothing is left at the path."""
+    with pytest.raises(ConfigError) as refused:
+        house.sidecar(f"unix:{socket_path}", unix_group=group).open()
+    assert (refused.value.key, refused.value.value, bool(refused.value.remedy)) == ("http.unix_group", group, True)
     assert not socket_path.exists()
 
 
@@ -146,10 +169,40 @@ async def test_a_port_in_use_is_said(house: House) -> None:
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "some.host:0"])
 def test_an_address_that_others_can_reach_needs_a_word(house: House, listen: str) -> None:
     """Without access control only loopback is bound, unless the operator says otherwise."""
-    with pytest.raises(ConfigError, match="other machines could reach") as refused:
+    with pytest.raises(ConfigError, match="other machines can reach") as refused:
         house.sidecar(listen)
-    assert "--insecure" in refused.value.remedy
+    for way in ("--insecure", "http.token_file", "http.tls_client_ca_file"):
+        assert way in refused.value.remedy
     house.sidecar(listen, insecure=True)
+
+
+def test_tls_alone_asks_nobody(house: House, pki: Pki) -> None:
+    """It says who we are, not who asks."""
+    with pytest.raises(ConfigError, match="other machines can reach"):
+        house.sidecar("0.0.0.0:0", **pki.tls)
+    house.sidecar("0.0.0.0:0", **pki.mutual)
+
+
+def test_certificates_that_cannot_be_used_are_said(house: House, pki: Pki, tmp_path: Path) -> None:
+    """Key, file, what is wrong, and what to do; no question on the terminal."""
+    locked, open_key, nonsense = tmp_path / "locked.key", tmp_path / "open.key", tmp_path / "nonsense.pem"
+    encrypt = ["openssl", "ec", "-in", pki.server.key, "-aes128", "-passout", "pass:hunter2", "-out", locked]
+    subprocess.run(encrypt, check=True, capture_output=True)
+    open_key.write_bytes(pki.server.key.read_bytes())
+    open_key.chmod(0o644)
+    nonsense.write_text("nonsense")
+    for changed, key, problem in (
+        ({"tls_key_file": pki.client.key}, "tls_cert_file", "key values mismatch"),
+        ({"tls_key_file": locked}, "tls_cert_file", "cannot be used"),
+        ({"tls_key_file": open_key}, "tls_key_file", "others may read"),
+        ({"tls_key_file": tmp_path / "none"}, "tls_key_file", "No such file"),
+        ({"tls_cert_file": nonsense}, "tls_cert_file", "cannot be used"),
+        ({"tls_client_ca_file": nonsense}, "tls_client_ca_file", "cannot be used"),
+        ({"tls_client_ca_file": tmp_path / "none"}, "tls_client_ca_file", "No such file"),
+    ):
+        with pytest.raises(ConfigError, match=problem) as refused:
+            house.sidecar(**{**pki.mutual, **{name: str(path) for name, path in changed.items()}})
+        assert refused.value.key == f"http.{key}" and refused.value.remedy
 
 
 def test_close_without_run_gives_the_address_back(house: House, socket_path: Path) -> None:
@@ -183,9 +236,9 @@ async def test_the_end_does_not_wait_for_clients(house: House) -> None:
         writers = []
         for sent in (
             b"",
-            b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n",
+            b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n",
             b"GET /hea",
-            b"GET /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n1",
+            b"GET /healthz HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n1",
         ):
             reader, writer = await asyncio.open_connection(host, int(port))
             stack.callback(writer.close)
@@ -230,7 +283,7 @@ async def test_a_request_that_takes_too_long_is_cut(house: House, monkeypatch: p
     async with house.serving() as sidecar:
         assert (await raw(sidecar.address, b"")).startswith(b"HTTP/1.1 408 ")
         assert (await raw(sidecar.address, b"GET /healthz HTTP/1.1\r\nhost")).startswith(b"HTTP/1.1 408 ")
-        answered = await raw(sidecar.address, b"GET /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n1")
+        answered = await raw(sidecar.address, b"GET /healthz HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n1")
         assert b"ok" in answered
     assert house.telemetry.value("streamer_http_requests_total", UNROUTED, "408") == 3
 
@@ -261,7 +314,7 @@ async def test_a_client_that_takes_no_answer_is_cut(house: House, monkeypatch: p
             deaf.setblocking(False)
             await asyncio.get_running_loop().sock_connect(deaf, (host, int(port)))
             for _ in range(20):
-                deaf.send(b"GET /api/streamer/v1/containers HTTP/1.1\r\nhost: x\r\n\r\n")
+                deaf.send(b"GET /api/streamer/v1/containers HTTP/1.1\r\nhost: localhost\r\n\r\n")
             async with asyncio.timeout(30):
                 while not house.telemetry.value("streamer_http_requests_total", UNROUTED, "aborted"):
                     await asyncio.sleep(0.02)

@@ -59,12 +59,12 @@ async def deaf(sidecar: Sidecar, path: str) -> AsyncIterator[socket.socket]:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.setblocking(False)
         await asyncio.get_running_loop().sock_connect(client, place(sidecar))
-        client.send(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path.encode())
+        client.send(b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % path.encode())
         yield client
 
 
 def get(path: str, version: str = "1.1") -> bytes:
-    return f"GET {path} HTTP/{version}\r\nhost: x\r\n\r\n".encode()
+    return f"GET {path} HTTP/{version}\r\nhost: localhost\r\n\r\n".encode()
 
 
 async def chunk(reader: asyncio.StreamReader) -> bytes:
