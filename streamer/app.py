@@ -131,6 +131,7 @@ class Run(Agent):
         if self.state.past.epoch:
             self._sign()
         self._read_settings = reload
+        self._started_ms = self.clock.wall_ns() // 1_000_000
         self.embedded = embedded is not None
         self.memory = embedded if embedded is not None else Memory(settings.http.samples)
         self.outbox = Outbox(
@@ -165,10 +166,12 @@ class Run(Agent):
         self.hurry = asyncio.Event()
 
     def statuses(self) -> list[Status]:
-        """How every source and sink is, and the state file."""
+        """How every source and sink is, the state file, and the sidecar."""
         sources = [s.status() for s in (self.cgroups, self.docker, self.kmsg, self.machine) if s is not None]
-        disk = self.outbox.disk_status() or Status(STATE, "degraded" if self.state.trouble else "off", self.state.trouble)
-        return [*sources, disk, *self.outbox.statuses()]
+        disk = self.outbox.disk_status() or wiring.state_status(self.state, self._started_ms)
+        sidecar = [] if self.sidecar is None else [self.sidecar.status()]
+        off = wiring.switched_off({"docker": self.docker, "kmsg": self.kmsg}, self._started_ms)
+        return [*sources, *off, disk, *self.outbox.statuses(), *sidecar]
 
     def _operations(self) -> Operations:
         return Operations(

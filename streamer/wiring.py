@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import resource
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from streamer.config import Settings, SinkSettings, seconds
-from streamer.contracts import Sink
+from streamer.contracts import Sink, Status
 from streamer.errors import ConfigError
 from streamer.manager.container import LabelFilter
 from streamer.manager.housekeeping import Pace
+from streamer.outbox.disk import COMPONENT
+from streamer.outbox.state import REMEDY, State
 from streamer.sinks import make, wanted_types
 
 _NS: Final = 1_000_000_000
@@ -56,6 +58,24 @@ def sinks(settings: Settings, host_id: str, default: Sequence[SinkSettings] = ST
         if names[sink.name] > 1:
             sink.name = f"{sink.name}-{names[sink.name]}"
         yield sink, wanted_types(configured.url, configured.types)
+
+
+def switched_off(sources: Mapping[str, object | None], since_ms: int) -> list[Status]:
+    """The sources that there are not, because the configuration says so. `sources`: by the name of their section; None: not there."""
+    return [
+        Status(f"source.{name}", "off", f"{name}.enabled is false", since_ms=since_ms)
+        for name, made in sources.items()
+        if made is None
+    ]
+
+
+def state_status(state: State, since_ms: int) -> Status:
+    """How keeping on disk is while nothing is kept: not wanted, or not possible."""
+    return (
+        Status(COMPONENT, "degraded", state.trouble, REMEDY, since_ms)
+        if state.trouble
+        else Status(COMPONENT, "off", since_ms=since_ms)
+    )
 
 
 def label_filter(settings: Settings) -> LabelFilter:

@@ -26,6 +26,7 @@ from streamer.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 STRANGE_PIDS = "the agent has a pid namespace of its own: it cannot follow the processes of containers"
+BLIND_REMEDY = "streamer check tells which of inotify's limits to raise; until then the tree is scanned"
 STRANGE_PIDS_REMEDY = "run it in the host's (docker run --pid host, hostPID: true); until then totals are those of the last sample"
 
 _HOST_PID = 1
@@ -46,7 +47,7 @@ class CgroupSource:
         self._watcher: Watcher | None = None
         self._seen: deque[o.Observation] = deque()
         self._requests: deque[str] = deque()
-        self._since_ms = clock.wall_ns() // 1_000_000
+        self._status = Status(self.name, "starting", since_ms=clock.wall_ns() // 1_000_000)
         self._ready = asyncio.Event()
         self._emitted_until_ns = 0
         self._strange_pids = not sees_host_pids(hierarchies.proc)
@@ -132,10 +133,15 @@ class CgroupSource:
     def status(self) -> Status:
         watcher = self._watcher
         if watcher is None or not self._ready.is_set():
-            return Status(self.name, "starting", since_ms=self._since_ms)
-        trouble = watcher.blind or (STRANGE_PIDS if self._strange_pids else "")
+            return self._status
+        trouble, remedy = watcher.blind, BLIND_REMEDY
+        if not trouble and self._strange_pids:
+            trouble, remedy = STRANGE_PIDS, STRANGE_PIDS_REMEDY
         self._telemetry.set("streamer_source_up", 0 if trouble else 1, self.name)
-        return Status(self.name, "degraded" if trouble else "ok", trouble, since_ms=self._since_ms)
+        state = "degraded" if trouble else "ok"
+        if (state, trouble) != (self._status.state, self._status.reason):
+            self._status = Status(self.name, state, trouble, remedy if trouble else "", self._clock.wall_ns() // 1_000_000)
+        return self._status
 
 
 def _settle(future: asyncio.Future[None], problem: BaseException | None) -> None:
