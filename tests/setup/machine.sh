@@ -21,6 +21,10 @@ LIVE_PARTS="
   promtool      prometheus
 "
 
+BROWSER_PARTS="
+  chromium      chromium fonts-dejavu-core
+"
+
 install_parts() { # TABLE…
   local program packages missing=()
   while read -r program packages; do
