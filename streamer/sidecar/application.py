@@ -136,10 +136,10 @@ class Desk:
             raise TypeError(f"{route.path} is answered in pieces: its row has to say heavy")
         elif route.tagged and given.status == 200:
             tag = tag_of(given.body)
-            headers = (("etag", tag), ("cache-control", "no-cache"))
+            headers = (*route.answered_with, ("etag", tag), ("cache-control", "no-cache"))
             await self.give(exchange, route.path, Answer(b"", 304) if exchange.has_current(tag) else given, headers)
         else:
-            await self.give(exchange, route.path, given)
+            await self.give(exchange, route.path, given, route.answered_with)
 
     async def _stream(self, exchange: Exchange, route: Route, given: Lines) -> None:
         with contextlib.closing(given):

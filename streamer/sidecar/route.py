@@ -30,6 +30,7 @@ class Route(NamedTuple):
     before       what is waited for before a turn is
     unready      type of the JSON in an answer 503 that is no refusal
     access       who may ask
+    answered_with  headers of an answer 200 or 304
     """
 
     path: str
@@ -48,6 +49,7 @@ class Route(NamedTuple):
     before: Callable[[Context, Query], Awaitable[None]] | None = None
     unready: Any = None
     access: Rule = "guarded"
+    answered_with: tuple[tuple[str, str], ...] = ()
 
     @property
     def summary(self) -> str:

@@ -6,7 +6,7 @@ import functools
 from typing import Final
 
 from streamer.model.messages import HostInfo
-from streamer.sidecar import api, cadvisor, containers, events, following, openapi, shapes, validate
+from streamer.sidecar import api, cadvisor, containers, events, following, openapi, shapes, static, validate
 from streamer.sidecar.api import Context, Query
 from streamer.sidecar.query import Answer, Param, encode, flag, label, some_of, whole, word
 from streamer.sidecar.rates import MOST_POINTS
@@ -37,6 +37,14 @@ _LATEST: Final = (
 )
 
 ROUTES: Final[tuple[Route, ...]] = (
+    Route("/", static.index, text_types=("text/html",), tagged=True, answered_with=static.HEADERS),
+    Route(
+        "/page/{name}",
+        static.file,
+        text_types=("text/css", "text/javascript", "image/svg+xml"),
+        tagged=True,
+        answered_with=static.HEADERS,
+    ),
     Route("/healthz", api.healthz, access="open"),
     Route(
         "/readyz",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 def an_address(path: str) -> str:
     docker = "/docker/{name}" in path
+    path = path.replace("/page/{name}", "/page/app.js")
     return path.replace("{id}", "web").replace("{name}", "web" if docker else quote(CGROUP))
 
 
@@ -47,7 +48,7 @@ async def test_every_route_answers_and_is_documented(house: House, path: str) ->
     expected = 404 if any(re.search(what, path) for what in NOT_HERE) else 200
     assert got.status_code == head.status_code == expected, got.text
     text = route.shape is None or (route.cadvisor and expected != 200)
-    assert got.headers["content-type"].startswith("text/plain" if text else "application/json")
+    assert got.headers["content-type"].startswith(route.text_types if text else "application/json")
     assert got.headers["x-content-type-options"] == "nosniff"
     if not text:
         got.json()
@@ -113,7 +114,7 @@ async def test_nothing_can_be_changed(house: House, method: str) -> None:
 async def test_an_unknown_path_names_the_paths(house: House) -> None:
     """404 lists what there is, and is counted under one name whatever the path was."""
     async with house.client() as client:
-        for path in ("/", "/api/streamer/v1/container", "/api/streamer/", "/healthz/", "/%00"):
+        for path in ("/nothing", "/api/streamer/v1/container", "/api/streamer/", "/healthz/", "/%00"):
             got = await client.get(path)
             assert got.status_code == 404
             assert "/api/streamer/v1/containers" in got.json()["remedy"]
