@@ -23,7 +23,7 @@ LARGE = "/large" * 1300
 
 
 def ask(path: str = "/events", *headers: str) -> bytes:
-    return "\r\n".join((f"GET {path} HTTP/1.1", "host: x", *headers, "", "")).encode()
+    return "\r\n".join((f"GET {path} HTTP/1.1", "host: localhost", *headers, "", "")).encode()
 
 
 async def blocks(reader: asyncio.StreamReader, count: int) -> list[dict[str, str]]:
@@ -135,7 +135,7 @@ async def test_heads_are_answered_and_http_1_0_is_refused(house: House) -> None:
     async with house.serving() as sidecar, httpx.AsyncClient() as client:
         got = await client.head(f"http://{sidecar.address}/events")
         assert (got.status_code, got.headers["content-type"], got.content) == (200, "text/event-stream", b"")
-        async with connected(sidecar, b"GET /events HTTP/1.0\r\nhost: x\r\n\r\n") as (reader, _):
+        async with connected(sidecar, b"GET /events HTTP/1.0\r\nhost: localhost\r\n\r\n") as (reader, _):
             assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
     assert not house.memory._watchers
 
