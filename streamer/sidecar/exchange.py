@@ -176,15 +176,17 @@ class Exchange:
         await self._part(b"", last=True)
 
     async def _pass_on(self, lines: AsyncIterator[bytes], until: set[asyncio.Future[Any]]) -> None:
-        while True:
-            following = asyncio.ensure_future(anext(lines, None))
-            await asyncio.wait({following, *until}, return_when=asyncio.FIRST_COMPLETED)
-            if following.cancel():  # it was not there: the wait ended otherwise
-                await asyncio.wait({following})
-                return
-            line = following.result()
-            if line is None or any(end.done() for end in until):
-                return
+        passing = asyncio.ensure_future(self._each(lines))  # one for all lines: a task for each would cost more than the line
+        try:
+            await asyncio.wait({passing, *until}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if passing.cancel():  # a part is written whole or not at all
+                await asyncio.wait({passing})
+        if not passing.cancelled():
+            passing.result()
+
+    async def _each(self, lines: AsyncIterator[bytes]) -> None:
+        async for line in lines:
             if self._connection is not None and self._connection.is_closing:
                 return
             await self._part(line)
