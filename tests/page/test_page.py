@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import uvicorn
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from streamer.model.spec import ContainerSpec
 from tests.page.reading import LIVE, NAMES, ROWS, reading, reading_of, serious_findings
 from tests.page.town import Town
-from tests.support.browser import Page
+from tests.support.browser import Page, browser
 
 pytestmark = [pytest.mark.live, pytest.mark.browser]
 
@@ -327,29 +327,50 @@ async def test_nothing_is_asked_while_nobody_looks() -> None:
 
 
 class Guarded:
-    """The application behind a token, but for the page's own files."""
+    """The application behind a token, which is a password, too. `is_open`: but for the page's own files."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, *, is_open: bool) -> None:
+        self.app, self.is_open = app, is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        public = scope["path"] == "/" or scope["path"].startswith("/page/")
-        if public or dict(scope["headers"]).get(b"authorization") == b"Bearer right":
+        public = self.is_open and (scope["path"] == "/" or scope["path"].startswith("/page/"))
+        if public or dict(scope["headers"]).get(b"authorization") in (b"Bearer right", b"Basic YW55OnJpZ2h0"):
             await self.app(scope, receive, send)
             return
-        await send({"type": "http.response.start", "status": 401, "headers": [(b"www-authenticate", b"Bearer")]})
+        scheme = b"Bearer" if self.is_open else b'Basic realm="streamer"'
+        await send({"type": "http.response.start", "status": 401, "headers": [(b"www-authenticate", scheme)]})
         await send({"type": "http.response.body", "body": b"{}"})
+
+
+@contextlib.asynccontextmanager
+async def guarded(town: Town, *, is_open: bool) -> AsyncIterator[str]:
+    """Where a town is served behind a token: host and port."""
+    server = uvicorn.Server(uvicorn.Config(Guarded(town.app, is_open=is_open), port=0, log_config=None, lifespan="off"))
+    serving = asyncio.create_task(server._serve())  # without its signal handlers
+    try:
+        await until(lambda: server.started)
+        yield f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = server.force_exit = True
+        await serving
+
+
+async def test_a_browsers_own_password_is_enough() -> None:
+    """Where the page itself is guarded, the browser asks; what it was told goes with everything that the page asks."""
+    town = Town(3, past_seconds=2)
+    async with guarded(town, is_open=False) as place, browser() as chromium:
+        page = await chromium.page()
+        await page.open(f"http://any:right@{place}/")
+        await page.until(f"{ROWS}.length === 3 && {LIVE}", "the page was not filled")
+        assert not await text_of(page, "access-form")
+        assert page.troubles == []
 
 
 async def test_a_token_is_asked_for_and_kept_in_the_tab() -> None:
     """A wrong one is said to be wrong; the right one opens everything, events too; it is in no address."""
     town = Town(3, past_seconds=2)
-    server = uvicorn.Server(uvicorn.Config(Guarded(town.app), port=0, log_config=None, lifespan="off"))
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    serving = asyncio.create_task(server.serve())
-    await until(lambda: server.started)
-    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    try:
+    async with guarded(town, is_open=True) as place:
+        url = f"http://{place}/"
         async with reading(url) as page:
             await page.until(f"({VISIBLE})('access-form')", "no token was asked for")
             assert not await text_of(page, "access-wrong") and await serious_findings(page) == []
@@ -367,6 +388,3 @@ async def test_a_token_is_asked_for_and_kept_in_the_tab() -> None:
             await page.until(f"{ROWS}.length === 4", "the token was not kept")
             assert not any("right" in each for each in page.requests)
             page.troubles = [trouble for trouble in page.troubles if "401" not in trouble]
-    finally:
-        server.should_exit = server.force_exit = True
-        await serving

@@ -2,6 +2,7 @@
 
 const TOKEN = "streamer.token";
 const OWN = "api/streamer/v1/";
+const HERE = location.origin + location.pathname.replace(/[^/]*$/, ""); // without a password that may stand in the address
 const SILENT_MS = 40_000; // a heartbeat comes every 15 s
 const ANSWER_MS = 10_000;
 const PAUSES_MS = [250, 500, 1000, 2000, 4000];
@@ -59,7 +60,7 @@ async function request(path, { headers: asked, signal }) {
   const headers = { ...asked };
   const sent = token;
   if (sent) headers.authorization = `Bearer ${sent}`;
-  const response = await fetch(path, { headers, signal, cache: "no-store", credentials: "same-origin", redirect: "error" });
+  const response = await fetch(HERE + path, { headers, signal, cache: "no-store", credentials: "same-origin", redirect: "error" });
   if (response.status !== 401) return response;
   await response.body?.cancel();
   if (sent === token) deny(sent !== "");
