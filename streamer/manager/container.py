@@ -156,6 +156,12 @@ class Container:
             )
         self.details = known
 
+    def hear(self, told: Details, patience_ns: int) -> None:
+        """Take over name, image and labels. An end that waits for a runtime's word waits longer once that does speak of it."""
+        if self.vanished_ns and self.details.name is None and told.name:
+            self.hold_until += patience_ns
+        self.details = self.details._replace(name=told.name, image=told.image, labels=told.labels)
+
     def identify(self, labels: LabelFilter) -> None:
         """Work out the fields that every message about it carries."""
         self.about = about(self.owner, self.path, self.incarnation, self.details, labels)

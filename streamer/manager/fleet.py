@@ -328,7 +328,7 @@ class Fleet:
         elif told.action == "start":
             self._roster.take_exit(told.container_id, told.time_ns)  # that was of a run before this one
         for container in incarnations:
-            container.details = container.details._replace(name=known.name, image=known.image, labels=known.labels)
+            container.hear(known, patience_ns=HOLD_DELETED_NS - HOLD_CREATED_NS)
             said += self._advance(container, now)
             if container.said_created and not container.vanished_ns:
                 container.state = _STATES.get(told.action, container.state)

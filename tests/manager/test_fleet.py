@@ -76,6 +76,17 @@ def test_the_exit_code_of_a_known_container_is_waited_for() -> None:
     assert (deleted.event, deleted.exit_code) == ("deleted", UNSET)
 
 
+def test_a_daemon_out_of_breath_that_speaks_after_the_end_is_waited_for() -> None:
+    """The name comes when the cgroup has gone, and the exit code seconds after it."""
+    teller = Teller()
+    assert teller.hear(appeared(), vanished()) == []
+    (created,) = teller.hear(event("create"))
+    assert (created.event, created.name) == ("created", "web")
+    assert teller.later(HOLD_DELETED_NS - 1) == []
+    (deleted,) = teller.hear(event("die", exit_code=4))
+    assert (deleted.event, deleted.exit_code) == ("deleted", 4)
+
+
 def test_before_docker_first_answers_names_are_waited_for_longer() -> None:
     """At the start of a run the list of all containers is still to come: 3 s, or until Docker speaks."""
     fleet = Fleet(HOST)

@@ -6,11 +6,13 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
+from aiokafka import errors as kafka_errors
+from aiokafka.admin import AIOKafkaAdminClient
 
 from streamer.brokers import parse
 from streamer.config import Publishing, SinkSettings
@@ -19,7 +21,7 @@ from streamer.errors import NotConnected, PermanentlyRefused
 from streamer.model.messages import TOPICS
 from streamer.model.wire import Entry, attributes
 from streamer.sinks import make
-from streamer.sinks.kafka import KafkaSink, TopicReport, create_topics
+from streamer.sinks.kafka import KafkaSink, TopicReport, create_topics, topics
 from streamer.testing.clock import START_NS
 from streamer.testing.contract import Kept, RemoteSinkContract
 from streamer.testing.messages import Speaker, encoded
@@ -343,3 +345,22 @@ async def test_it_uses_what_it_expects_of_the_client_library(kafka: KafkaServer,
     assert hasattr(client, "_md_update_fut")
     await sink.close()
     assert connection._writer is None
+
+
+async def test_topics_are_created_when_the_cluster_counts_its_broker_in(
+    kafka: KafkaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that answers, but names no broker, is asked again; for ever it is not."""
+    usual, silent = AIOKafkaAdminClient.describe_cluster, iter([True, True])
+
+    async def describe_cluster(admin: AIOKafkaAdminClient) -> Any:
+        if next(silent, False):
+            raise kafka_errors.NodeNotReadyError("node id None")
+        return await usual(admin)
+
+    monkeypatch.setattr(topics, "_PAUSES_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(AIOKafkaAdminClient, "describe_cluster", describe_cluster)
+    assert {report.outcome for report in await create_topics(kafka.url, f"p{uuid4().hex[:8]}", partitions=1)} == {"created"}
+    silent = iter([True, True, True])
+    with pytest.raises(NotConnected):
+        await create_topics(kafka.url, partitions=1)

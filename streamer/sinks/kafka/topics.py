@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import asyncio
+from typing import Final, Literal, NamedTuple
 
 from aiokafka import errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -12,6 +13,9 @@ from streamer import brokers
 from streamer.model.messages import TOPICS, Topic
 from streamer.sinks.kafka.producer import REQUEST_TIMEOUT_MS
 from streamer.sinks.kafka.refusals import refused
+
+_PAUSES_SECONDS: Final = (0.5, 1.0, 2.0, 4.0)
+"""A broker answers before its controller counts it in, and while that takes it for lost: it then names no broker, not even itself."""
 
 
 class TopicReport(NamedTuple):
@@ -34,27 +38,36 @@ async def create_topics(
         NotConnected, PermanentlyRefused: the cluster cannot be reached, or does not let us.
     """
     parsed = brokers.parse(url, password=password)
-    admin = AIOKafkaAdminClient(**brokers.kafka_options(parsed), request_timeout_ms=REQUEST_TIMEOUT_MS)
-    try:
-        await admin.start()
-        copies = replication or min(3, len((await admin.describe_cluster())["brokers"]))
-        wanted = {f"{prefix}.{topic.suffix}": _topic_settings(topic) for topic in TOPICS}
-        there = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
-        new = [NewTopic(name, partitions, copies, topic_configs=settings) for name, settings in wanted.items() if name not in there]
-        refusals: dict[str, str] = {}
-        if new:
-            for name, code, text in (await admin.create_topics(new)).topic_errors:
-                if code:
-                    refusals[name] = text or kafka_errors.for_code(code).description
-        differences = await _differences(admin, {name: wanted[name] for name in there if name in wanted})
-        for name in differences:
-            if there[name] != partitions:
-                differences[name].append(f"partitions is {there[name]}, wanted {partitions}")
-        return [_report(name, refusals.get(name), differences.get(name)) for name in wanted]
-    except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
-        raise refused(error) from error
-    finally:
-        await admin.close()
+    pauses = iter(_PAUSES_SECONDS)
+    while True:
+        admin = AIOKafkaAdminClient(**brokers.kafka_options(parsed), request_timeout_ms=REQUEST_TIMEOUT_MS)
+        try:
+            await admin.start()
+            return await _create(admin, prefix, partitions, replication)
+        except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
+            pause = next(pauses, None) if isinstance(error, kafka_errors.NodeNotReadyError) else None
+            if pause is None:
+                raise refused(error) from error
+        finally:
+            await admin.close()
+        await asyncio.sleep(pause)
+
+
+async def _create(admin: AIOKafkaAdminClient, prefix: str, partitions: int, replication: int | None) -> list[TopicReport]:
+    copies = replication or min(3, len((await admin.describe_cluster())["brokers"]))
+    wanted = {f"{prefix}.{topic.suffix}": _topic_settings(topic) for topic in TOPICS}
+    there = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
+    new = [NewTopic(name, partitions, copies, topic_configs=settings) for name, settings in wanted.items() if name not in there]
+    refusals: dict[str, str] = {}
+    if new:
+        for name, code, text in (await admin.create_topics(new)).topic_errors:
+            if code:
+                refusals[name] = text or kafka_errors.for_code(code).description
+    differences = await _differences(admin, {name: wanted[name] for name in there if name in wanted})
+    for name in differences:
+        if there[name] != partitions:
+            differences[name].append(f"partitions is {there[name]}, wanted {partitions}")
+    return [_report(name, refusals.get(name), differences.get(name)) for name in wanted]
 
 
 def _topic_settings(topic: Topic) -> dict[str, str]:
