@@ -1,7 +1,7 @@
 """The operations of cAdvisor's manager, answered from memory.
 
 The same failures, by the same words; where cAdvisor is known to be wrong, what it means to do: subcontainers are matched by
-whole path components, events are filtered before they are counted, a negative count is an error.
+whole path components, events are filtered before they are counted, a count below -1 is an error.
 """
 
 from __future__ import annotations

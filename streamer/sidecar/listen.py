@@ -121,6 +121,8 @@ def _group(group: str) -> int:
 
 
 def _give_to(path: str, group: int, named: str) -> None:
+    if group < 0:  # changing nothing is a chown(2), too, which the service may not make
+        return
     try:
         os.chown(path, -1, group)
     except (OSError, OverflowError) as wrong:

@@ -99,6 +99,18 @@ def test_a_group_that_cannot_be_given_is_said(house: House, socket_path: Path, g
     assert not socket_path.exists()
 
 
+def test_without_a_group_nobody_is_given_the_socket(house: House, socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service may not call chown(2), not even for nothing."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "chown", refuse)
+    sidecar = house.sidecar(f"unix:{socket_path}")
+    sidecar.open()
+    sidecar.close()
+
+
 async def test_a_socket_that_a_killed_run_left_is_replaced(house: House, socket_path: Path) -> None:
     """Nobody listens there any more."""
     with socket.socket(socket.AF_UNIX) as left:
