@@ -20,6 +20,10 @@ from streamer.sidecar.tls import Certificate
 MOST_CONNECTIONS: Final = 384
 """More than there may be endless answers, so that those leave room for scrapers and probes."""
 MOST_HEAD_BYTES: Final = 65_536
+MOST_HEADERS: Final = 128
+"""Fields of a head: each takes seventeen times the few bytes that it may be sent in."""
+MOST_REQUEST_BYTES: Final = 8_000_000
+"""More than any body is read of, were it sent in chunks of a byte; what comes behind a body is gathered by the parser, unasked."""
 _SLICE_BYTES: Final = 8192
 REQUEST_SECONDS: Final = 10.0
 """From the first byte (or the connection) to the end of a request. Between requests uvicorn's keep-alive time counts."""
@@ -43,8 +47,10 @@ class Connection(HttpToolsProtocol):
         self._refused = refused
         self._head_bytes = 0
         self._in_head = True
+        self._request_bytes = 0
         self._request_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
+        self._end_timer: asyncio.TimerHandle | None = None
         self._answering: RequestResponseCycle | None = None
         self.certificate: Certificate | None = None
 
@@ -59,6 +65,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_request_timer()
         self._stop_stall_timer()
+        if self._end_timer is not None:
+            self._end_timer.cancel()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # uvicorn lets it run after a reset, and all of us live on with it
         self._give_up_answer()  # uvicorn tells the newest request alone; with pipelining that is another one
@@ -69,6 +77,10 @@ class Connection(HttpToolsProtocol):
                 return
             part = data[start : start + _SLICE_BYTES]
             self._start_request_timer()
+            self._request_bytes += len(part)
+            if self._request_bytes > MOST_REQUEST_BYTES:
+                self._cut(413, b"Content Too Large")
+                return
             if self._in_head:
                 self._head_bytes += len(part)
                 if self._head_bytes > MOST_HEAD_BYTES:
@@ -77,9 +89,17 @@ class Connection(HttpToolsProtocol):
             super().data_received(part)
 
     def on_message_begin(self) -> None:
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes, self._request_bytes = True, 0, 0
         self._start_request_timer()
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Raises ValueError, which ends the parsing with 400."""
+        if not self._in_head:
+            raise ValueError("fields behind a body: nobody reads them, and uvicorn takes them for those of the head")
+        if len(self.headers) >= MOST_HEADERS:
+            raise ValueError("too many fields")
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -106,6 +126,15 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
         else:
             super().send_400_response(msg)
+        self._end_soon()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._end_soon()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._end_soon()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -155,6 +184,12 @@ class Connection(HttpToolsProtocol):
         if not self._give_up_answer():
             self.transport.write(b"HTTP/1.1 %d %s\r\nconnection: close\r\ncontent-length: 0\r\n\r\n" % (status, reason))
         self.transport.close()
+        self._end_soon()
+
+    def _end_soon(self) -> None:
+        """A connection that is closing waits until the client has taken what was written, and asyncio would wait for ever."""
+        if self.transport.is_closing() and self._end_timer is None:
+            self._end_timer = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
 
     def _give_up_answer(self) -> bool:
         """Whoever makes an answer now makes it for nobody. Whether it has begun: then bytes of ours would be taken for its own."""

@@ -144,11 +144,10 @@ class Exchange:
         """Part by part, as the client takes it."""
         parts = _parts(answer.pieces)
         if not (self.chunks_understood or self._is_head):
-            body = b"".join([part async for part in parts])
-            turn.give_back()
-            await self.send_whole(Answer(body, content_type=answer.content_type), headers)
-            return
-        first = await anext(parts)  # a fault in it is still a 500
+            whole = b"".join([part async for part in parts])
+            headers = (*headers, ("content-length", str(len(whole))))
+            parts = _slices(whole)
+        first = await anext(parts, b"")  # a fault in it is still a 500
         cutting = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._cut)
         try:
             await self._as_taken(self._start(200, answer.content_type, headers), turn)
@@ -235,6 +234,11 @@ async def _parts(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
             part.clear()
             size = 0
     yield b"".join(part)
+
+
+async def _slices(whole: bytes) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(whole), PART_BYTES):
+        yield whole[start : start + PART_BYTES]
 
 
 def tag_of(body: bytes) -> str:

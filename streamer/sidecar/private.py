@@ -32,7 +32,7 @@ class Seldom:
 
 
 def read(path: str, key: str, *, secret: bool = True) -> bytes:
-    """What a file holds. `key`: the configuration key that names it; `secret`: others must not be able to read or change it.
+    """What a file holds. `key`: the configuration key that names it; `secret`: others must not be able to read it; no file may be for all to change.
 
     Raises:
         ConfigError: it cannot be read, is no file, is too large, or is open to others.
@@ -43,7 +43,7 @@ def read(path: str, key: str, *, secret: bool = True) -> bytes:
             about = os.fstat(file.fileno())
             if not stat.S_ISREG(about.st_mode):
                 raise ConfigError("is not a file", key=key, value=path, remedy="give the path of a file")
-            if secret and about.st_mode & _OTHERS:
+            if about.st_mode & (_OTHERS if secret else stat.S_IWOTH):  # who can write an authority's certificate lets himself in
                 raise ConfigError(
                     f"others may read or change it (mode {stat.S_IMODE(about.st_mode):04o})",
                     key=key,

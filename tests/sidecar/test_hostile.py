@@ -46,6 +46,7 @@ SMUGGLED = {
     "a blank before the colon": POST + b"content-length : 2\r\n\r\n{}" + HIDDEN,
     "a header without a colon": POST + b"content-length\r\n\r\n" + HIDDEN,
     "a null byte": POST + b"x: a\0b\r\n\r\n" + HIDDEN,
+    "fields behind a body": POST + b"transfer-encoding: chunked\r\n\r\n0\r\nauthorization: Bearer x\r\n\r\n" + HIDDEN,
     "a bare carriage return": POST + b"x: a\rcontent-length: 2\r\n\r\n" + HIDDEN,
 }
 
@@ -100,6 +101,8 @@ async def test_what_can_be_read_in_two_ways_is_refused(house: House) -> None:
         b"A" * 70_000,
         b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 20_000 + b"\r\n",
+        b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n" + b"a:b\r\n" * 200 + b"\r\n",
+        POST + b"transfer-encoding: chunked\r\n\r\n0\r\na: " + b"b" * 9_000_000,
     ],
     ids=lambda sent: repr(sent[:20]),
 )
