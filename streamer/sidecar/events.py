@@ -58,10 +58,9 @@ async def _told(
     while follower.replaying:
         async with context.replaying:
             found = following.frames(framing, memory.epoch, follower.take_past())
+            await asyncio.sleep(0)  # while it is held: the others queue for it, and all else goes on
         if found:
             yield found
-        else:
-            await asyncio.sleep(0)
     while not follower.lost:
         if records := follower.take(PART_BYTES):
             yield following.frames(framing, memory.epoch, records)

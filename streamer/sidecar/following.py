@@ -63,6 +63,8 @@ class Moment(NamedTuple):
 
 Since = Place | Ago | Moment | None
 
+_LAST_MS: Final = 253_402_300_799_999
+"""Of the year 9999, the last that RFC 3339 can write; zones reach beyond."""
 _PLACE: Final = re.compile(r"([0-9]{1,15})-([0-9]{1,18})", re.ASCII)
 
 
@@ -81,7 +83,7 @@ def _since(text: str) -> Since:
         pass
     try:
         if text[10:11] in ("T", "t"):  # seconds since 1970 would be taken for a duration
-            return Moment(-(-go.parse_time(text) // 1_000_000))
+            return Moment(min(max(0, -(-go.parse_time(text) // 1_000_000)), _LAST_MS))
     except ValueError:
         pass
     raise ValueError("is neither an id, nor RFC 3339, nor a duration like 10m")
@@ -97,7 +99,7 @@ class Gap(Struct, omit_defaults=True):
     reason       other_run: the id is of another run of the agent, or the time is before this one; forgotten: memory does
                  not go back so far; samples: those between are not kept as records; unknown_id: it was never told
     missed_from  the id or the time that was given: what was behind it may be missing
-    missed_to    where what is told begins: nothing is missing from this id on
+    missed_to    nothing of any type is missing behind this id
     types        which types something may be missing of
     """
 
@@ -184,41 +186,46 @@ def past(memory: Memory, types: frozenset[str], since: Since, now_ms: int) -> Pa
     """What was told since then. `since` None: from now on."""
     if since is None:
         return Past(memory.position, [])
-    kept = [topic for topic in EVENTS if topic.short in types]
-    reason, behind, from_ms, lost = _start(memory, kept, since, now_ms)
-    events = list(heapq.merge(*(memory.events(topic).after(behind, from_ms) for topic in kept), key=attrgetter("position")))
-    if not reason and m.STATS.short in types and behind < memory.position:
-        reason, lost = "samples", [m.STATS]
-    if not reason:
-        return Past(behind, events)
-    begin = events[0].position if events else memory.position
-    missing = sorted(types) if reason in ("other_run", "unknown_id") else [topic.short for topic in lost]
-    told = str(since) if isinstance(since, Place) else rfc3339(from_ms * 1_000_000)
-    return Past(behind, events, Gap(reason, told, str(Place(memory.epoch, begin)), missing))
-
-
-def _start(
-    memory: Memory, kept: Sequence[m.Topic], since: Place | Ago | Moment, now_ms: int
-) -> tuple[str, int, int, list[m.Topic]]:
-    """The reason of a gap or nothing, behind which position and from which time on, and of what something is lost."""
-    epoch = memory.epoch
     if isinstance(since, Place):
-        if since.epoch != epoch or since.position > memory.position:
-            return ("other_run" if since.epoch != epoch else "unknown_id"), 0, 0, []
-        lost = [topic for topic in kept if memory.events(topic).forgotten[0] > since.position]
-        return ("forgotten" if lost else ""), since.position, 0, lost
+        if since.epoch != memory.epoch:
+            return _told(memory, types, str(since), reason="other_run")
+        if since.position > memory.position:
+            return _told(memory, types, str(since), reason="unknown_id")
+        return _told(memory, types, str(since), behind=since.position)
     from_ms = max(0, now_ms - since.ms) if isinstance(since, Ago) else since.ms
-    if from_ms < epoch:
-        return "other_run", 0, from_ms, []
-    lost = [topic for topic in kept if memory.events(topic).forgotten[1] >= max(1, from_ms)]
-    return ("forgotten" if lost else ""), 0, from_ms, lost
+    reason = "other_run" if from_ms < memory.epoch else ""
+    found = _told(memory, types, rfc3339(from_ms * 1_000_000), from_ms=from_ms, reason=reason)
+    # who is cut off before the first of them comes back for these, not for all that was told before that time
+    return found._replace(behind=found.events[0].position - 1 if found.events else memory.position)
 
 
 def of_unknown(memory: Memory, types: frozenset[str], text: str) -> Past:
     """The same for an id that is none of ours: everything there is."""
-    everything = past(memory, types, Place(memory.epoch, 0), 0).events
-    begin = everything[0].position if everything else memory.position
-    return Past(0, everything, Gap("unknown_id", text[:80], str(Place(memory.epoch, begin)), sorted(types)))
+    return _told(memory, types, text[:80], reason="unknown_id")
+
+
+def _told(memory: Memory, types: frozenset[str], since: str, *, behind: int = 0, from_ms: int = 0, reason: str = "") -> Past:
+    """What was told behind this position, at this time or later.
+
+    `since` says the same in the client's words; with a `reason` something of all types is missing before this run's events.
+    """
+    kept = [topic for topic in EVENTS if topic.short in types]
+    events = list(heapq.merge(*(memory.events(topic).after(behind, from_ms) for topic in kept), key=attrgetter("position")))
+    missed_to: dict[str, int] = {}
+    for topic in kept:
+        position, told_ms = memory.events(topic).forgotten
+        if position > behind and told_ms >= from_ms:
+            missed_to[topic.short] = position + 1
+    if not reason and missed_to:
+        reason = "forgotten"
+    if m.STATS.short in types and behind < memory.position:
+        missed_to[m.STATS.short] = memory.position
+        reason = reason or "samples"
+    if not reason:
+        return Past(behind, events)
+    end = min(max(missed_to.values(), default=1), memory.position)  # never an id that was not told yet
+    missing = sorted(missed_to if reason in ("forgotten", "samples") else types)
+    return Past(behind, events, Gap(reason, since, str(Place(memory.epoch, end)), missing))
 
 
 class Follower:

@@ -104,6 +104,17 @@ async def test_what_cannot_be_meant_is_refused(house: House, query: str, problem
     assert not house.memory._watchers
 
 
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00%2B23:00", "9999-12-31T23:59:59-23:00", "9999-12-31T23:59:59.9999Z"])
+async def test_times_at_the_end_of_the_calendar_are_times(house: House, time: str) -> None:
+    """Their zone takes them out of it: they count as the first or the last that there is."""
+    path = f"/events?types=stats,oom&since={time}"
+    async with house.serving() as sidecar, connected(sidecar, ask(path)) as (reader, _):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        gap = json.loads((await blocks(reader, 2))[1]["data"])
+        assert gap["missed_from"][:4] in ("1970", "9999")
+        assert "stats" in gap["types"]
+
+
 async def test_a_label_may_be_asked_for_several_times(house: House) -> None:
     """All of them have to fit."""
     path = "/events?label=a=1&label=b&types=lifecycle"

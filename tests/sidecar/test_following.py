@@ -128,19 +128,70 @@ def test_what_was_forgotten_is_a_gap_of_its_kinds(memory: Memory, tell: Teller) 
     assert past(memory, DEFAULT, Place(memory.epoch, 3), 0).gap is None
 
 
+@pytest.mark.parametrize("position", [1, 2, 3])
+def test_a_gap_ends_behind_all_that_was_forgotten(memory: Memory, tell: Teller, position: int) -> None:
+    """However early the first event is that is told: of another type, something may be missing far behind it."""
+    tell.created(DB)
+    tell.created(DB)
+    tell.created(DB)
+    tell.say(m.OOM)
+    for number in range(20):
+        tell.created(f"{number:064x}")
+    begin = past(memory, DEFAULT, Place(memory.epoch, position), 0)
+    assert [event.position for event in begin.events] == [4, *range(20, 25)]
+    assert begin.gap == following.Gap("forgotten", f"{memory.epoch}-{position}", f"{memory.epoch}-20", ["lifecycle"])
+
+
+def test_samples_are_missing_until_now_whatever_else_is(memory: Memory, tell: Teller) -> None:
+    """With forgotten events, too: both types are named, and nothing is said to be complete before the last sample."""
+    for number in range(7):
+        tell.created(f"{number:064x}")
+    tell.sampled(WEB)
+    at = f"{memory.epoch}-"
+    forgotten = following.Gap("forgotten", f"{at}0", f"{at}8", ["lifecycle", "stats"])
+    assert past(memory, ALL, Place(memory.epoch, 0), 0).gap == forgotten
+    assert past(memory, ALL, Place(memory.epoch, 5), 0).gap == following.Gap("samples", f"{at}5", f"{at}8", ["stats"])
+
+
+def test_all_of_it_forgotten_ends_at_an_id_that_was_told(memory: Memory, tell: Teller) -> None:
+    """By age, the newest goes, too; who resumes behind the end of the gap is no stranger."""
+    tell.created(WEB)
+    memory.events(m.LIFECYCLE).expire(tell.now_ms + 10**12)
+    gap = past(memory, DEFAULT, Place(memory.epoch, 0), 0).gap
+    assert gap == following.Gap("forgotten", f"{memory.epoch}-0", f"{memory.epoch}-1", ["lifecycle"])
+    assert gap is not None
+    assert past(memory, DEFAULT, following.place(gap.missed_to), 0).gap is None
+
+
+def test_what_this_run_forgot_is_missing_for_strangers_too(memory: Memory, tell: Teller) -> None:
+    """An id of another run, one that was never told, or none: the gap reaches into this run."""
+    tell.say(m.OOM)
+    for number in range(9):
+        tell.created(f"{number:064x}")
+    for begin in (
+        past(memory, DEFAULT, Place(7, 3), 0),
+        past(memory, DEFAULT, Moment(0), 0),
+        past(memory, DEFAULT, Place(memory.epoch, 11), 0),
+        following.of_unknown(memory, DEFAULT, "what?"),
+    ):
+        assert [event.position for event in begin.events] == [1, *range(6, 11)]
+        assert begin.gap is not None
+        assert (begin.gap.missed_to, begin.gap.types) == (f"{memory.epoch}-6", sorted(DEFAULT))
+
+
 @pytest.mark.parametrize(
-    ("types", "behind", "reason"),
-    [(DEFAULT, Place(7, 3), "other_run"), (DEFAULT, Place(0, 0), "other_run"), (ALL, Place(7, 3), "other_run")],
+    ("types", "behind", "reason", "end"),
+    [(DEFAULT, Place(7, 3), "other_run", 1), (DEFAULT, Place(0, 0), "other_run", 1), (ALL, Place(7, 3), "other_run", 2)],
 )
 def test_an_id_of_another_run_brings_everything_behind_a_gap(
-    memory: Memory, tell: Teller, types: frozenset[str], behind: Place, reason: str
+    memory: Memory, tell: Teller, types: frozenset[str], behind: Place, reason: str, end: int
 ) -> None:
     """Its positions say nothing here."""
     tell.created(WEB)
     tell.deleted(WEB)
     begin = past(memory, types, behind, 0)
     assert [event.position for event in begin.events] == [1, 2]
-    assert begin.gap == following.Gap(reason, str(behind), f"{memory.epoch}-1", sorted(types))
+    assert begin.gap == following.Gap(reason, str(behind), f"{memory.epoch}-{end}", sorted(types))
 
 
 def test_an_id_that_was_never_told_brings_everything_behind_a_gap(memory: Memory, tell: Teller) -> None:
@@ -187,6 +238,19 @@ def test_since_a_time(memory: Memory, tell: Teller) -> None:
     assert past(memory, DEFAULT, Moment(at + 2000), 0).gap is None
 
 
+def test_a_time_is_a_place_before_anything_is_taken(memory: Memory, tell: Teller) -> None:
+    """Who asks for ten minutes and is let go at once does not come back for everything. Samples of then are missing, anyhow."""
+    for number in range(4):
+        tell.created(f"{number:064x}")
+        tell.now_ms += 1000
+    now_ms = tell.now_ms
+    for since, last in ((Ago(2500), 2), (Moment(now_ms - 1500), 3), (Moment(0), 0), (Ago(0), 4)):
+        begin = past(memory, ALL, since, now_ms)
+        assert begin.gap is not None
+        assert "stats" in begin.gap.types
+        assert a_follower(memory, Wish(ALL), begin).last == last
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -194,6 +258,9 @@ def test_since_a_time(memory: Memory, tell: Teller) -> None:
         ("10m", Ago(600_000)),
         ("2026-01-02T15:04:05Z", Moment(1_767_366_245_000)),
         ("2026-01-02T15:04:05.0001Z", Moment(1_767_366_245_001)),
+        ("0001-01-01T00:00:00+23:00", Moment(0)),
+        ("9999-12-31T23:59:59-23:00", Moment(253_402_300_799_999)),
+        ("9999-12-31T23:59:59.9999Z", Moment(253_402_300_799_999)),
     ],
 )
 def test_since_is_an_id_a_duration_or_a_time(text: str, value: Any) -> None:
@@ -239,6 +306,27 @@ def test_the_last_position_moves_on_where_nothing_is_wanted(memory: Memory, tell
     assert follower.last == 0
     assert told(follower) == [21]
     assert follower.last == 22
+
+
+async def test_pasts_are_told_by_turns(house: House) -> None:
+    """However fast a client takes its own, the next one has its turn after each part."""
+    for number in range(4 * following.LOOKED_AT):
+        house.tell.created(f"{number:064x}")
+    order: list[str] = []
+
+    async def read(name: str) -> None:
+        asked = {**NOTHING, "since": Place(house.memory.epoch, house.memory.position - 4 * following.LOOKED_AT)}
+        async for part in follow(house.context, {**asked, "accept": ""}).lines:
+            assert part
+            order.append(name)
+
+    clients = [asyncio.ensure_future(read(name)) for name in "abc"]
+    for _ in range(100):
+        await asyncio.sleep(0)
+    for client in clients:
+        client.cancel()
+    await asyncio.wait(clients)
+    assert order == [*"abc"] * 5
 
 
 # cut off, at random
