@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator
@@ -61,13 +62,20 @@ def test_twenty_jobs_at_once_are_twenty_pairs(agent: Agent, docker_engine: Docke
     for thread in threads:
         thread.join()
     names = {f"swarm-{number}" for number in range(count)}
-    agent.until(lambda: names <= {line.get("name") for line in agent.said(event="deleted")}, f"{count} jobs were not deleted", 60)
+
+    def ended() -> set[str]:
+        return {line.get("name") for line in agent.said(event="deleted")} & names
+
+    with contextlib.suppress(pytest.fail.Exception):
+        agent.until(lambda: ended() == names, "", 60)
+    nameless = [line for line in agent.lines if line["type"] == "container.lifecycle" and line.get("name") not in names]
+    assert ended() == names, nameless
     told = lives([line for line in agent.lines if line.get("name") in names and line["type"] == "container.lifecycle"])
     assert len(told) == count
     for life in told.values():
         assert life[0] == "created" and life[-1] == "deleted" and life.count("created") == life.count("deleted") == 1
     ends = [line for line in agent.said(event="deleted") if line.get("name") in names]
-    assert all(line["exit_code"] == 0 and line["total_cpu_usage_ns"] > 0 for line in ends)
+    assert [line for line in ends if line.get("exit_code") != 0 or not line.get("total_cpu_usage_ns")] == []
     exact = sum(line["totals_from"] == "exit" for line in ends)
     assert exact >= 0.7 * count  # a poller at 2 ms reached 13 of 20
 
