@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -56,11 +56,8 @@ def test_twenty_jobs_at_once_are_twenty_pairs(agent: Agent, docker_engine: Docke
     def job(number: int) -> None:
         docker_engine.cli("run", "--rm", "--network", "none", "--name", f"swarm-{number}", IMAGE, "true")
 
-    threads = [threading.Thread(target=job, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(job, range(count)))  # raises where Docker would not run one
     names = {f"swarm-{number}" for number in range(count)}
 
     def ended() -> set[str]:
