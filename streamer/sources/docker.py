@@ -62,7 +62,8 @@ class DockerSource:
         self._relist, self._timeout = seconds(settings.relist), seconds(settings.timeout)
         self._clock, self._telemetry = clock, telemetry
         self._emit: Emit = _nobody
-        self._status = Status(self.name, "starting", since_ms=clock.wall_ns() // 1_000_000)
+        self._began_ns = clock.wall_ns()
+        self._status = Status(self.name, "starting", since_ms=self._began_ns // 1_000_000)
         self._version: Version | None = None
         self._wanted: Wanted | None = None  # while connected
         self._known = Known()
@@ -180,8 +181,8 @@ class DockerSource:
             oldest_ns = min((event.time_ns for event in history), default=now_ns)  # from there on it has them
             self._lost(reason, None, rfc3339(min(began_ns, oldest_ns)), rfc3339(max(began_ns, oldest_ns)))
         self._left_off = _LeftOff()  # from here on nothing is missing
-        if began_ns:
-            self._hear(history, 0)
+        # of the first connection: a job may begin and end between the agent's start and that
+        self._hear(history if began_ns else [event for event in history if event.time_ns >= self._began_ns], 0)
         for event in history:
             if event.time_ns < opening_ns:  # what came since is yet to be heard
                 self._known.newest(event)

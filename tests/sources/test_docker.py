@@ -206,6 +206,25 @@ async def test_twenty_at_once_are_all_told(docker_engine: DockerEngine) -> None:
 
 
 @live
+async def test_what_happens_between_the_start_and_the_first_connection_is_told(docker_engine: DockerEngine) -> None:
+    """A job that came and went in that moment, and nothing of what was before it."""
+    cli = docker_engine.cli
+    earlier = cli("run", "-d", "--network", "none", IMAGE, "true")
+    cli("wait", earlier)
+    cli("rm", earlier)
+    listening = Listening(docker_engine.host)
+    job = cli("run", "-d", "--network", "none", "--name", "quick", IMAGE, "sh", "-c", "exit 9")
+    cli("wait", job)
+    cli("rm", job)
+    async with listening:
+        await listening.until_ok()
+        assert listening.actions(job) == ["create", "start", "die", "destroy"]
+        assert [e.exit_code for e in listening.of(o.RuntimeEvent, job) if e.action == "die"] == [9]
+        assert listening.actions(earlier) == []
+        assert listening.of(o.Lost) == []
+
+
+@live
 async def test_what_happened_while_nobody_listened_is_told_by_the_next_run(docker_engine: DockerEngine) -> None:
     """A container that ended, with its exit code, and one that came and went; each event once in the two runs together."""
     cli = docker_engine.cli
