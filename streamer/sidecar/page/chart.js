@@ -21,7 +21,7 @@ export class Chart {
     this.top = el("span");
     this.from = el("span");
     this.to = el("span");
-    const shape = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" };
+    const shape = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": title };
     this.picture = svg("svg", shape, this.area, this.limit, ...this.paths, this.pointer);
     this.title = title;
     this.node = el(

@@ -31,7 +31,7 @@ export class Timeline {
     this.list = byId("events");
     this.bars = Object.fromEntries(["created", "deleted", "oom"].map((kind) => [kind, svg(`path.${kind}`)]));
     this.strip = svg(
-      "svg", { viewBox: `0 0 ${WIDTH} ${2 * HALF}`, role: "img", preserveAspectRatio: "none" },
+      "svg", { viewBox: `0 0 ${WIDTH} ${2 * HALF}`, role: "img", "aria-label": "The last 15 minutes", preserveAspectRatio: "none" },
       svg("line.axis", { x1: 0, x2: WIDTH, y1: HALF, y2: HALF }), ...Object.values(this.bars),
     );
     byId("strip").append(this.strip);
