@@ -140,6 +140,8 @@ class Run(Agent):
         )  # fmt: skip
         for sink, types in wiring.sinks(settings, self.host.id, default=() if self.embedded else wiring.STDOUT):
             self.outbox.add(sink, types)
+        if self.docker is not None:
+            self.docker.load()
         self.cgroups = CgroupSource(
             self.hierarchies, scope=settings.scope, clock=self.clock, telemetry=self.telemetry,
             rescan_seconds=seconds(settings.sampling.rescan),
@@ -162,8 +164,7 @@ class Run(Agent):
                 settings.http, self.memory, self._operations(), self.telemetry, self.statuses, self.clock, metrics=settings.metrics
             )
         )
-        self.stopping = asyncio.Event()
-        self.hurry = asyncio.Event()
+        self.stopping, self.hurry = asyncio.Event(), asyncio.Event()
 
     def statuses(self) -> list[Status]:
         """How every source and sink is, the state file, and the sidecar."""

@@ -94,12 +94,17 @@ class DockerSource:
         if self._wanted is not None:
             self._wanted.add(container_id)
 
+    def load(self) -> None:
+        """Load the client library, where there is an Engine to ask. Before the cgroups are watched: see the guide."""
+        if self._address() is not None:
+            import docker  # noqa: F401  loaded is what is wanted
+
     async def run(self, emit: Emit) -> None:
         """Until cancelled; its threads and connections end with it."""
         self._emit = emit
         failures = 0
         while True:
-            address = api.address(self._settings.host, os.environ.get("DOCKER_HOST", ""), self._host_root)
+            address = self._address()
             if address is None:
                 self._degraded(api.ABSENT, api.remedy(""), state="degraded" if self._version else "off")
                 await asyncio.sleep(_BACK_OFF_SECONDS[-1])
@@ -111,6 +116,9 @@ class DockerSource:
                 self._degraded(str(problem), problem.remedy)
             failures = 0 if self._clock.monotonic_ns() - began_ns > _STEADY_NS and self._status.state == "ok" else failures + 1
             await asyncio.sleep(_BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS)) - 1] if failures else 0)
+
+    def _address(self) -> str | None:
+        return api.address(self._settings.host, os.environ.get("DOCKER_HOST", ""), self._host_root)
 
     # one connection
 

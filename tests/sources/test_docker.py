@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -602,6 +604,51 @@ async def test_an_address_without_a_daemon_is_degraded(host: str) -> None:
         await listening.until(lambda: listening.of(o.Degraded))
         assert listening.source.status().state == "degraded"
         assert listening.of(o.Degraded)[0].remedy
+
+
+def _python(code: str, **environ: str) -> str:
+    """What a new Python prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "STREAMER_STATE_DIR": "off", **environ},
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+@live
+def test_the_client_is_loaded_before_the_watch_is_set() -> None:
+    """Beside it the watching thread would be late for the first jobs."""
+    code = """
+import asyncio, os, sys
+from streamer import cli
+from streamer.sources.docker import DockerSource
+from streamer.sources.watcher import Watcher
+
+def start(watcher):
+    print("docker.api" in sys.modules, flush=True)
+    os._exit(0)
+
+Watcher.start = start
+DockerSource.run = lambda source, emit: asyncio.sleep(3600)  # it would load it, too, sooner or later
+cli.main(["run", "--listen", "off", "--sink", "file:///dev/null"])
+"""
+    assert _python(code, DOCKER_HOST="unix:///nobody.sock") == "True"
+
+
+def test_where_there_is_no_engine_no_client_is_loaded(tmp_path: Path) -> None:
+    """It would be paid for in memory and in time until the agent is ready."""
+    code = f"""
+import sys
+from streamer.clock import SystemClock
+from streamer.config.settings import Docker
+from streamer.sources.docker import DockerSource
+from streamer.telemetry import Telemetry
+
+for host in ("", "unix:///nobody.sock"):
+    DockerSource(Docker(host=host), {str(tmp_path)!r}, SystemClock(), Telemetry()).load()
+    print("docker.api" in sys.modules)
+"""
+    assert _python(code).split() == ["False", "True"]
 
 
 async def test_a_description_that_failed_is_asked_for_again(short_path: Path) -> None:
