@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 import streamer
-from streamer.cadvisor.operations import Operations
+from streamer.cadvisor.operations import Operations, Processes
 from streamer.clock import SystemClock
 from streamer.config import Http
 from streamer.contracts import Clock, Status
@@ -34,7 +34,7 @@ OLD = "9999" + "3" * 60
 class House:
     """One agent's memory and numbers, and how to ask about them."""
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes | None = None) -> None:
         self.memory = Memory(samples=60)
         self.tell = Teller(self.memory)
         self.telemetry = Telemetry()
@@ -45,7 +45,7 @@ class House:
             self.statuses,
             Exposition(self.telemetry, streamer.__version__),
             ("source.cgroup",),
-            Operations(self.memory, SystemClock()),
+            Operations(self.memory, SystemClock(), processes=processes),
             SystemClock(),
             asyncio.Lock(),
         )

@@ -18,6 +18,9 @@ from schemathesis import Case, GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 
+from streamer.cadvisor.processes import process_info
+from streamer.cadvisor.shapes_v2 import ProcessInfo
+from streamer.kernel.processes import Process, Stat
 from streamer.model import messages as m
 from streamer.sidecar.routes import ROUTES, contract
 from tests.sidecar.conftest import House
@@ -47,9 +50,15 @@ OLDER = ("/api/v1.0/", "/api/v1.1/", "/api/v1.2/")
 OPERATIONS = {found.ok().label: found.ok() for found in SCHEMA.get_all_operations()}
 
 
+async def processes(path: str) -> list[ProcessInfo]:
+    """The same one in each cgroup."""
+    process = Process(7, 0, Stat("sleep", "S", 1, 50, 50, -1, 0, 0, 1, 0, 4096, 2048, 1), 4, "")
+    return [process_info(process, users={}, boot_ns=0, now_ns=10**9, memory_bytes=1_000_000)]
+
+
 def a_house() -> House:
     """A root cgroup with file systems, a Docker container, raw ones in a folder, one that ended in an OOM kill; all sampled."""
-    house = House()
+    house = House(processes)
     house.fill()
     for name, about in {
         "/": {"runtime": "raw", "name": "/", "aliases": [], "cgroup_path": "/"},
@@ -154,7 +163,7 @@ async def test_a_full_answer_fits_its_schema(path: str) -> None:
                 if got.status_code == 200:
                     answered += 1
                     validator.validate(got.json())
-    assert answered or "/ps" in path
+    assert answered
 
 
 def test_the_types_are_those_of_the_messages() -> None:
