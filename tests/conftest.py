@@ -42,6 +42,7 @@ hypothesis.settings.register_profile(
     print_blob=True,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("streamer"), max_examples=10)
 hypothesis.settings.load_profile("streamer")
 
 

@@ -475,6 +475,7 @@ def test_hosts_are_kept_apart_and_can_be_chosen() -> None:
     assert audited(in_partitions(said), host_id="c").records == 0 and not audited([]).ok
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_messages() -> None:
     """200 000 records in order leave one run for each topic, and of ids no more than the bound; which is said."""
     audit = Audit("file", now_ms=START_MS + LATER_MS)

@@ -56,6 +56,7 @@ def test_removed_watch_tells_nothing_more(watcher: Inotify, tmp_path: Path) -> N
     assert [event.mask for event in watcher.read()] == [inotify.IN_IGNORED]
 
 
+@pytest.mark.slow
 def test_queue_that_overflows_says_so(watcher: Inotify, tmp_path: Path) -> None:
     """More events than fs.inotify.max_queued_events, unread."""
     watcher.add(str(tmp_path), inotify.IN_CREATE | inotify.IN_DELETE)

@@ -76,7 +76,7 @@ def samples() -> st.SearchStrategy[list[StatsSample]]:
     return runs.map(lambda told: made_by([change for change, times in told for _ in range(times)]))
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 @given(samples(), st.integers(1, 70))
 def test_whatever_goes_in_comes_out(made: list[StatsSample], most: int) -> None:
     """The newest `most` of any samples, exactly, after every one of them."""
@@ -90,7 +90,6 @@ def test_whatever_goes_in_comes_out(made: list[StatsSample], most: int) -> None:
         assert [type(value) for value in before.values] == [type(value) for value in after.values]
 
 
-@settings(max_examples=100)
 @given(samples(), st.integers(1, 70), st.integers(-1, 80), st.lists(st.sampled_from([*{*INDEX.values()} - {*FLOATS}]), min_size=1))
 def test_some_columns_are_those_of_the_samples(made: list[StatsSample], most: int, count: int, columns: list[int]) -> None:
     """Whatever layouts the samples have, one column or many, one twice."""

@@ -57,6 +57,13 @@ def test_examples_show_every_field(topic: Topic) -> None:
     assert missing <= ({"pod", "namespace"} if topic is not LIFECYCLE else set())
 
 
+def test_a_time_is_one() -> None:
+    """Its format is looked at, by whoever validates here and by the tests above."""
+    example = schema.example(STATS)
+    assert validator(STATS).is_valid(example)
+    assert not validator(STATS).is_valid({**example, "time": "yesterday"})
+
+
 def test_counters_are_whole_numbers_from_zero() -> None:
     """Also those of each interface; gauges may be anything."""
     document = schema.document(STATS)

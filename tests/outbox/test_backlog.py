@@ -309,6 +309,9 @@ class BacklogMachine(RuleBasedStateMachine):
 
 
 BacklogMachine.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=3 * settings().max_examples // 2,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 TestBacklogMachine = BacklogMachine.TestCase

@@ -52,6 +52,8 @@ WAYS = {
     "unix socket": Way(unix=True),
     "unix socket, token": Way(unix=True, tokens=True),
 }
+USUAL = ("loopback", "loopback, token", "mTLS or token", "unix socket, token")
+"""Between them they come by every part of the way; the others are `slow`."""
 TOKENS = {"right": NEW, "wrong": "x" * 40, "missing": None, "expired": OLD}
 CREDENTIALS = tuple(TOKENS)
 
@@ -96,7 +98,13 @@ def is_let_in(way: Way, token: str, certificate: str, path: str) -> bool:
 
 
 ASKED = [
-    pytest.param(way, token, certificate, id=f"{name}, {token} token, {certificate} certificate")
+    pytest.param(
+        way,
+        token,
+        certificate,
+        id=f"{name}, {token} token, {certificate} certificate",
+        marks=() if name in USUAL and {token, certificate} <= {"right", "missing"} else pytest.mark.slow,
+    )
     for name, way in WAYS.items()
     for token in (CREDENTIALS if way.tokens or not way.certificates else ("missing",))
     for certificate in (CREDENTIALS if way.certificates else ("missing",))

@@ -203,6 +203,7 @@ async def test_who_is_too_slow_is_told_and_let_go(house: House, monkeypatch: pyt
     assert house.telemetry.value("streamer_http_events_dropped_total") == 101
 
 
+@pytest.mark.slow
 async def test_two_hundred_who_do_not_read_hold_up_nobody_and_are_cut_off(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them are taken in; one who reads gets every event before the next one happens; in the end it is alone."""
     monkeypatch.setattr(connection, "STALLED_SECONDS", 0.5)
@@ -232,6 +233,7 @@ async def test_one_too_many_is_told_to_come_again(house: House, monkeypatch: pyt
         assert len(house.memory._watchers) == 1
 
 
+@pytest.mark.slow
 async def test_many_who_come_back_at_once_are_told_their_past_by_turns(house: House) -> None:
     """After a restart everybody wants everything: others are answered in between, and nobody is refused."""
     for number in range(4000):

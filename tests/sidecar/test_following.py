@@ -383,6 +383,7 @@ class Reader:
     [({}, DEFAULT), ({"types": frozenset({"oom"})}, frozenset({"oom"})), ({"container": WEB}, frozenset({"lifecycle", "oom"}))],
     ids=["everything", "kills", "one container"],
 )
+@pytest.mark.slow
 async def test_cut_off_a_hundred_times_everything_is_told_once(seed: int, query: dict[str, Any], wanted: frozenset[str]) -> None:
     """At any byte, while the past is told or the present, with things happening meanwhile: every event once, in order, no gap."""
     chance = random.Random(seed)

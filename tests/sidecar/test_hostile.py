@@ -127,6 +127,7 @@ async def test_garbage(house: House) -> None:
                 assert b"HTTP/1.1 5" not in answered
 
 
+@pytest.mark.slow
 async def test_thousands_of_connections(house: House) -> None:
     """Opened at once, idle, half said, cut off in the middle, reset: in the end they are all gone."""
     async with unharmed(house) as sidecar:
@@ -211,6 +212,7 @@ async def test_who_sends_a_little_too_much_is_told(house: House) -> None:
             assert got.status_code == status
 
 
+@pytest.mark.slow
 async def test_ten_clients_that_hammer_cost_no_memory(house: House) -> None:
     """Large answers over and over on kept connections: every one is whole, and nothing stays behind."""
     for number in range(20):

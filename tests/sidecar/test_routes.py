@@ -149,7 +149,7 @@ BODIES = st.sampled_from(
 ) | st.binary(max_size=20)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=3 * settings().max_examples)
 @given(
     path=st.sampled_from(sorted(PATHS)),
     segment=SEGMENTS,

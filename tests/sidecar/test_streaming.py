@@ -121,6 +121,7 @@ async def test_a_stream_ends_with_the_server(house: House, caplog: pytest.LogCap
     assert not caplog.records
 
 
+@pytest.mark.slow
 async def test_who_reads_slowly_loses_its_oldest_events_and_delays_nobody(house: House) -> None:
     """One client reads nothing while more happens than it may leave unread: another gets every event, each is counted."""
     happened = 3 * channel._MOST_WAITING
