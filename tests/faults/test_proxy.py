@@ -179,7 +179,8 @@ def test_cut_after_lets_exactly_so_many_bytes_arrive(proxy: FaultProxy, echo: Ec
         assert is_reset(client)
     with connect(proxy) as client:
         assert ask(client, b"whole") == b"whole"
-    assert bytes(echo.heard).removesuffix(b"whole") in (b"", b"01234")  # RST may overtake what the server has not read
+    # RST may overtake what the server has not read; the first connection may be read after the second
+    assert bytes(echo.heard) in (b"whole", b"01234whole", b"whole01234")
 
 
 def test_slow_delays_and_throttles_and_loses_nothing(proxy: FaultProxy) -> None:
