@@ -68,6 +68,20 @@ async def test_a_container_has_a_view_of_its_own() -> None:
             await other.until(f"({VISIBLE})('one-name') === '{chosen}'", "the address led elsewhere")
 
 
+async def test_a_label_without_a_value_is_a_label() -> None:
+    """It stands there as one that is empty, beside the others; what is not known of a container is left out."""
+    town = Town(past_seconds=0)
+    town.settle("web", labels={"backup.skip": "", "tier": "backend"}, compose_project="")
+    town.sample()
+    async with reading_of(town) as (page, _):
+        await page.evaluate(f"{ROWS}[0].click()")
+        await page.until("!!document.querySelector('#one-labels dd')", "no view of its own was shown")
+        labels = "[...document.querySelectorAll('#one-labels > *')].map(e => e.tagName + ' ' + e.textContent)"
+        assert await page.evaluate(labels) == ["DT backup.skip", "DD (empty)", "DT tier", "DD backend"]
+        assert await text_of(page, "no-labels") == ""
+        assert "(empty)" not in await text_of(page, "one-facts") + await text_of(page, "one-limits")
+
+
 async def test_it_is_worked_by_keys() -> None:
     """`/` searches, arrows choose, Enter opens, Escape goes back and clears; what has the focus can be seen."""
     town = Town(40, past_seconds=2)

@@ -147,7 +147,7 @@ export class One {
       "Memory reservation": spec.memory_reservation_bytes ? bytes(spec.memory_reservation_bytes) : "",
       Threads: spec.pids_limit ? count(spec.pids_limit) : "no limit",
     });
-    pairs("one-labels", c.labels ?? {});
+    pairs("one-labels", c.labels ?? {}, { isWhole: true });
     byId("no-labels").hidden = Object.keys(c.labels ?? {}).length > 0;
   }
 
@@ -159,10 +159,13 @@ export class One {
 
 const limit = (n) => (n == null ? "" : n ? bytes(n) : "no limit");
 
-function pairs(id, values) {
-  const known = Object.entries(values).filter(([, value]) => value != null && value !== "");
-  byId(id).replaceChildren(...known.flatMap(([key, value]) => [el("dt", {}, shown(key)), el("dd", {}, el("bdi", {}, shown(value)))]));
+/** `isWhole`: also what is empty, which a label may be; of a fact it means that it is not known. */
+function pairs(id, values, { isWhole = false } = {}) {
+  const told = Object.entries(values).filter(([, value]) => isWhole || (value != null && value !== ""));
+  byId(id).replaceChildren(...told.flatMap(([key, value]) => [el("dt", {}, written(key)), el("dd", {}, written(value))]));
 }
+
+const written = (value) => (value === "" ? el("span.sub", {}, "(empty)") : el("bdi", {}, shown(value)));
 
 const USAGES = [["CPU", "cpu_millicores", (millicores) => cores(millicores / 1000)], ["Memory", "memory_bytes", bytes]];
 const COLUMNS = ["mean", "fifty", "ninety", "ninetyfive", "max"];
