@@ -81,6 +81,18 @@ METRICS: Final[tuple[Metric, ...]] = (
         ("reason",),
     ),
     Metric("streamer_http_token_uses_total", "counter", "HTTP requests let in by a token, by its name.", ("token",)),
+    Metric(
+        "streamer_http_files_unusable",
+        "gauge",
+        "1 while a file of tokens, or of certificates, cannot be used.",
+        ("files",),
+    ),
+    Metric(
+        "streamer_http_let_go_total",
+        "counter",
+        "HTTP connections closed for others: of clients that had shown no credential (stranger), or between two requests (idle).",
+        ("standing",),
+    ),
     Metric("streamer_http_insecure", "gauge", "1 while other machines can ask everything without saying who they are."),
     Metric("streamer_http_events_dropped_total", "counter", "Events that clients of the event stream did not take in time."),
 )

@@ -188,7 +188,7 @@ class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     allowed_hosts: Annotated[
         list[HostName],
         Meta(
-            description="Further names or addresses that requests may be addressed to (their Host header, without port). On a loopback address localhost, 127.0.0.1 and [::1] always are; elsewhere an empty list allows any."
+            description="Further names or addresses that requests may be addressed to (their Host header, without port). Always answered: on a loopback address localhost, 127.0.0.1 and [::1]; elsewhere every address, localhost and this host's own name. An empty list allows any name where everything wants a token or certificate, or with TLS."
         ),
     ] = []
     cors_origins: Annotated[

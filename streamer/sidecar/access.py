@@ -12,10 +12,11 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Literal, NamedTuple
 
-from streamer.config import Http, listen_address
+from streamer.config import Http, exposed, listen_address
 
 Rule = Literal["open", "metrics", "guarded"]
 """Of a route: `open` to everybody; `metrics`: open with `http.metrics_open`; `guarded`: wants a credential when any are asked for."""
@@ -25,22 +26,25 @@ Standing = Literal["none", "valid", "expired", "replaced"]
 
 Headers = Sequence[tuple[bytes, bytes]]
 
-LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+Host = str | IPv4Address | IPv6Address
+"""Whom a request is addressed to: a name in lower case, or an address."""
 
-_HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]/@?#,]+))(?::[0-9]*)?")
+_HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(?:%[A-Za-z0-9._~%-]+)?)\]|([^\s:\[\]/@?#,]+))(?::[0-9]*)?")
 _BEARER: Final = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
 
 
 class Policy(NamedTuple):
     """What the configuration asks for.
 
-    hosts        names that a request may be addressed to; None: any
-    tokens       whether a token lets in; certificates: whether a client certificate does; neither: nobody is asked
-    open_paths   answered all the same
-    origins      pages that may read answers
+    hosts          names and addresses that a request may be addressed to; None: any
+    any_address    whether it may be addressed to any address, too
+    tokens         whether a token lets in; certificates: whether a client certificate does; neither: nobody is asked
+    open_paths     answered all the same
+    origins        pages that may read answers
     """
 
-    hosts: frozenset[str] | None
+    hosts: frozenset[Host] | None
+    any_address: bool
     tokens: bool
     certificates: bool
     open_paths: frozenset[str]
@@ -56,11 +60,13 @@ class Refusal(NamedTuple):
     remedy: str
 
 
-def policy(http: Http, rules: Iterable[tuple[str, Rule]]) -> Policy:
-    """The policy of a configuration. `rules`: each route's path and rule."""
+def policy(http: Http, rules: Iterable[tuple[str, Rule]], own_names: Iterable[str] = ()) -> Policy:
+    """The policy of a configuration. `rules`: each route's path and rule; `own_names`: what this host is called."""
     answered = ("open", "metrics") if http.metrics_open else ("open",)
+    listen = listen_address(http.listen)
     return Policy(
-        hosts=_hosts(http),
+        hosts=_hosts(http, own_names),
+        any_address=bool(listen and not listen.loopback),
         tokens=bool(http.token_file),
         certificates=bool(http.tls_client_ca_file),
         open_paths=frozenset(path for path, rule in rules if rule in answered),
@@ -68,15 +74,37 @@ def policy(http: Http, rules: Iterable[tuple[str, Rule]]) -> Policy:
     )
 
 
-def _hosts(http: Http) -> frozenset[str] | None:
+def _hosts(http: Http, own_names: Iterable[str]) -> frozenset[Host] | None:
+    """Where a page with a name that was made to point here could read something, only our own names are answered.
+
+    It cannot where everything wants a token, which browsers keep by name, nor over TLS, where that name has no certificate.
+    On a loopback address addresses are names like others: nobody else is to be asked there.
+    """
     listen = listen_address(http.listen)
-    if listen is None or listen.path or not (listen.loopback or http.allowed_hosts):
+    if listen is None or listen.path:
         return None
-    return LOOPBACK_NAMES | {_plain(listen.host)} | {_plain(name) for name in http.allowed_hosts}
+    given = {host_of(name) for name in http.allowed_hosts}
+    if listen.loopback:
+        return _LOOPBACK | {host_of(listen.host)} | given
+    if not given and (http.tls_cert_file or not (exposed(http) or http.metrics_open)):
+        return None
+    return _LOOPBACK | {host_of(listen.host), *map(host_of, own_names)} | given
 
 
-def _plain(name: str) -> str:
-    return name.removeprefix("[").removesuffix("]").removesuffix(".").lower()
+def host_of(name: str) -> Host:
+    """A name, or an address in any of the ways to write it, such that the same ones are equal.
+
+    IPv6 addresses may stand in brackets and have a zone (RFC 6874), which says by which network card, not who.
+    """
+    bare = name.removeprefix("[").removesuffix("]")
+    try:
+        address = ip_address(bare.partition("%")[0] if ":" in bare else bare)
+    except ValueError:
+        return name.removesuffix(".").lower()
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+_LOOPBACK: Final = frozenset({host_of("localhost"), host_of("127.0.0.1"), host_of("::1")})
 
 
 def wrong_host(allowed: Policy, headers: Headers, http_version: str) -> Refusal | None:
@@ -92,21 +120,25 @@ def wrong_host(allowed: Policy, headers: Headers, http_version: str) -> Refusal 
     match = _HOST.fullmatch(given[0].decode("latin-1"))
     if match is None:
         return Refusal(400, "host", "the request's Host is none", "send NAME or NAME:PORT")
-    name = _plain(match[1] or match[2])
-    if name in allowed.hosts:
+    host = host_of(match[1] or match[2])
+    if match[1] and isinstance(host, str):
+        return Refusal(400, "host", "the request's Host is none", "send NAME or NAME:PORT")
+    if host in allowed.hosts or (allowed.any_address and not isinstance(host, str)):
         return None
     return Refusal(
         421,
         "host",
-        f"this agent does not answer to the name {name[:100]!r}",
-        "ask it as localhost, 127.0.0.1 or [::1], or add the name to http.allowed_hosts",
+        f"this agent does not answer to the name {str(host)[:100]!r}",
+        "ask it by address, or add the name to http.allowed_hosts"
+        if allowed.any_address
+        else "ask it as localhost, 127.0.0.1 or [::1], or add the name to http.allowed_hosts",
     )
 
 
 class Shown(NamedTuple):
-    """What a request shows of who asks. `token`: None when it brings none; empty when what it brings cannot be one."""
+    """What a request shows of who asks. `token`: None when it brings none; whether it is one of ours."""
 
-    token: bytes | None
+    token: bool | None
     certificate: Standing
 
 
@@ -133,13 +165,20 @@ def token_of(headers: Headers) -> bytes | None:
     return b""
 
 
-def refusal(allowed: Policy, path: str, shown: Shown, knows: Callable[[bytes], bool]) -> Refusal | None:
-    """Whether who asks is let in. `path`: as routes are found by; `knows`: whether a token is one of ours."""
-    if not (allowed.tokens or allowed.certificates) or path in allowed.open_paths or shown.certificate == "valid":
+def is_known(allowed: Policy, shown: Shown) -> bool:
+    """Whether who asks has shown a right credential, or nobody has to show any."""
+    if not (allowed.tokens or allowed.certificates):
+        return True
+    return shown.certificate == "valid" or (allowed.tokens and shown.token is True)
+
+
+def refusal(allowed: Policy, path: str, shown: Shown) -> Refusal | None:
+    """Whether who asks is let in. `path`: as routes are found by."""
+    if path in allowed.open_paths or is_known(allowed, shown):
         return None
     status = 401 if allowed.tokens else 403
-    if allowed.tokens and shown.token is not None:
-        return None if knows(shown.token) else Refusal(status, "wrong", "this token lets nobody in", _REMEDY[True, False])
+    if allowed.tokens and shown.token is False:
+        return Refusal(status, "wrong", "this token lets nobody in", _REMEDY[True, False])
     wanted = _REMEDY[allowed.tokens, allowed.certificates]
     match shown.certificate:
         case "expired":

@@ -35,7 +35,7 @@ from streamer.sidecar.slots import Busy, Left, Slots
 UNROUTED: Final = "none"
 """The `route` label of requests that no row answers: a client cannot make new series."""
 MOST_STREAMS: Final = 256
-"""Answers that go on for ever, at a time: each keeps a connection of those there are (`connection.MOST_CONNECTIONS`)."""
+"""Answers that go on for ever, at a time: each keeps a connection of those there are (`places.MOST_CONNECTIONS`)."""
 
 _TEXT: Final = "text/plain; charset=utf-8"
 _CLIENT_LEFT: Final = "aborted"

@@ -15,10 +15,10 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from streamer.sidecar.exchange import CONNECTION
+from streamer.sidecar.listen import address_of
+from streamer.sidecar.places import Places
 from streamer.sidecar.tls import Certificate
 
-MOST_CONNECTIONS: Final = 384
-"""More than there may be endless answers, so that those leave room for scrapers and probes."""
 MOST_HEAD_BYTES: Final = 65_536
 MOST_HEADERS: Final = 128
 """Fields of a head: each takes seventeen times the few bytes that it may be sent in."""
@@ -27,6 +27,8 @@ MOST_REQUEST_BYTES: Final = 8_000_000
 _SLICE_BYTES: Final = 8192
 REQUEST_SECONDS: Final = 10.0
 """From the first byte (or the connection) to the end of a request. Between requests uvicorn's keep-alive time counts."""
+STRANGER_KEEP_ALIVE_SECONDS: Final = 5
+"""Between two requests, of who was not let in: long enough for a browser that asks its user for a password to be quick about it."""
 STALLED_SECONDS: Final = 30.0
 """How long a client may leave an answer untaken before it is cut off."""
 
@@ -42,9 +44,11 @@ Refuse = Callable[[str], None]
 class Connection(HttpToolsProtocol):
     """uvicorn's protocol with bounds on number, size and time."""
 
-    def __init__(self, refused: Refuse, **given: Any) -> None:
+    def __init__(self, refused: Refuse, places: Places, **given: Any) -> None:
         super().__init__(**given)
         self._refused = refused
+        self._places = places
+        self._is_known = False
         self._head_bytes = 0
         self._in_head = True
         self._request_bytes = 0
@@ -56,13 +60,15 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         super().connection_made(transport)
-        if len(self.connections) > MOST_CONNECTIONS:
+        client = transport.get_extra_info("socket")
+        if not self._places.enter(self, address_of(client), self.loop.time()):
             self._cut(503, b"Service Unavailable")
             return
-        _notice_when_it_vanishes(transport.get_extra_info("socket"))
+        _notice_when_it_vanishes(client)
         self._start_request_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._places.leave(self)
         self._stop_request_timer()
         self._stop_stall_timer()
         if self._end_timer is not None:
@@ -119,6 +125,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._stop_request_timer()
         super().on_message_complete()
+        self._stand()
 
     def send_400_response(self, msg: str) -> None:
         self._refused("400")
@@ -130,6 +137,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._stand()
         self._end_soon()
 
     def timeout_keep_alive_handler(self) -> None:
@@ -158,6 +166,21 @@ class Connection(HttpToolsProtocol):
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
+
+    def judged(self, *, is_known: bool) -> None:
+        """Told of each request whether who asks has shown a right credential, or needs none."""
+        self._is_known = is_known
+        self.timeout_keep_alive = self.config.timeout_keep_alive if is_known else STRANGER_KEEP_ALIVE_SECONDS
+        self._stand()
+
+    def let_go(self) -> None:
+        """Somebody else has the place."""
+        self.transport.abort()
+
+    def _stand(self) -> None:
+        answering = self._answering
+        is_busy = answering is not None and not answering.response_complete and not answering.more_body
+        self._places.stand(self, "busy" if is_busy else "idle" if self._is_known else "stranger", self.loop.time())
 
     @property
     def is_untaken(self) -> bool:

@@ -50,6 +50,10 @@ class Connection(Protocol):
         """Whether what is written goes nowhere: known a little before the client counts as gone."""
         ...
 
+    def judged(self, *, is_known: bool) -> None:
+        """Be told whether who asks has shown a right credential, or needs none."""
+        ...
+
     def abort(self) -> None: ...
 
     def buffer_little(self) -> None:

@@ -6,13 +6,15 @@ what a request shows is nobody's business but its sender's.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streamer.contracts import Clock
 from streamer.sidecar import access
-from streamer.sidecar.access import Policy, Refusal, Shown
+from streamer.sidecar.access import Policy, Refusal, Shown, Standing
 from streamer.sidecar.application import UNROUTED
 from streamer.sidecar.exchange import CONNECTION, Connection, Exchange
 from streamer.sidecar.query import Answer, Refused
@@ -21,6 +23,34 @@ from streamer.sidecar.tokens import Tokens
 from streamer.telemetry import Telemetry
 
 _AGAIN_NS: Final = 1_000_000_000
+SILENT_SECONDS: Final = 2.0
+"""How long an answer in which nothing happens may go on after its credential has ended."""
+
+
+class _Watch:
+    """An answer may take hours. Asks again with its parts, and while none are sent."""
+
+    def __init__(self, clock: Clock, ask: Callable[[], bool]) -> None:
+        """`ask`: tells whether it is over, and ends it."""
+        self._clock, self._ask = clock, ask
+        self._asked_ns = clock.monotonic_ns()
+        self._is_over = False
+        self._timer = asyncio.get_running_loop().call_later(SILENT_SECONDS, self._in_silence)
+
+    def is_over(self) -> bool:
+        """Before each part; asks once a second at most."""
+        now_ns = self._clock.monotonic_ns()
+        if not self._is_over and now_ns - self._asked_ns >= _AGAIN_NS:
+            self._asked_ns = now_ns
+            self._is_over = self._ask()
+        return self._is_over
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+    def _in_silence(self) -> None:
+        if not self.is_over():
+            self._timer = asyncio.get_running_loop().call_later(SILENT_SECONDS, self._in_silence)
 
 
 class Gate:
@@ -33,41 +63,50 @@ class Gate:
         self._tokens, self._tls = tokens, tls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = scope["headers"]
-        refused = access.wrong_host(self._policy, headers, scope["http_version"]) or self._ask(scope)
+        refused = access.wrong_host(self._policy, scope["headers"], scope["http_version"])
+        if refused is None:
+            shown, name = self._shown(scope)
+            if (connection := _connection(scope)) is not None:
+                connection.judged(is_known=access.is_known(self._policy, shown))
+            refused = access.refusal(self._policy, scope["path"], shown)
+            if name and refused is None:
+                self._telemetry.count("streamer_http_token_uses_total", name)
         if refused is not None:
             await self._refuse(refused, scope, receive, send)
             return
-        if self._tokens is not None and (name := self._token_name(access.token_of(headers))) is not None:
-            self._telemetry.count("streamer_http_token_uses_total", name)
-        await self._app(scope, receive, self._watched(scope, send))
+        watch = _Watch(self._clock, lambda: self._is_over(scope))
+        try:
+            await self._app(scope, receive, self._watched(scope, send, watch))
+        finally:
+            watch.end()
 
-    def _ask(self, scope: Scope) -> Refusal | None:
+    def _shown(self, scope: Scope) -> tuple[Shown, str | None]:
+        """What a request shows, and the name of its token."""
         connection = _connection(scope)
         certificate = connection.certificate if connection is not None else None
-        standing = self._tls.standing(certificate) if self._tls is not None else "none"
-        shown = Shown(access.token_of(scope["headers"]), standing)
-        return access.refusal(self._policy, scope["path"], shown, lambda token: self._token_name(token) is not None)
+        token = access.token_of(scope["headers"])
+        name = self._tokens.name_of(token) if self._tokens is not None and token else None
+        standing: Standing = "none" if self._tls is None else self._tls.standing(certificate)
+        return Shown(None if token is None else name is not None, standing), name
 
-    def _token_name(self, token: bytes | None) -> str | None:
-        return self._tokens.name_of(token) if self._tokens is not None and token else None
+    def _is_over(self, scope: Scope) -> bool:
+        """Ask again; cut off who is not let in any more."""
+        refused = access.refusal(self._policy, scope["path"], self._shown(scope)[0])
+        if refused is None:
+            return False
+        self._telemetry.count("streamer_http_refused_total", refused.reason)
+        if (connection := _connection(scope)) is not None:
+            connection.abort()
+        return True
 
-    def _watched(self, scope: Scope, send: Send) -> Send:
-        """Answers may take hours: who is not let in any more is cut off with the next part."""
+    def _watched(self, scope: Scope, send: Send, watch: _Watch) -> Send:
         shared = access.sharing(self._policy, scope["method"], scope["headers"])
-        asked_ns = self._clock.monotonic_ns()
 
         async def watched(message: Message) -> None:
-            nonlocal asked_ns
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message["headers"], *shared]} if shared else message
-            elif self._clock.monotonic_ns() - asked_ns >= _AGAIN_NS:
-                asked_ns = self._clock.monotonic_ns()
-                if (refused := self._ask(scope)) is not None:
-                    self._telemetry.count("streamer_http_refused_total", refused.reason)
-                    if (connection := _connection(scope)) is not None:
-                        connection.abort()
-                    return
+            elif watch.is_over():
+                return
             await send(message)
 
         return watched

@@ -1,4 +1,4 @@
-"""A TLS connection from its first byte until it speaks HTTP. Bounded, as connections are only counted once they do.
+"""A TLS connection from its first byte until it speaks HTTP. It has its place from the first byte on.
 
 The context is chosen for each connection, so that renewed certificates need no restart.
 """
@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Final
 
 from streamer.sidecar.connection import Connection
+from streamer.sidecar.listen import address_of
+from streamer.sidecar.places import Places
 from streamer.sidecar.tls import Tls, certificate_of
 
-MOST_HANDSHAKES: Final = 64
 HANDSHAKE_SECONDS: Final = 10.0
 _SHUTDOWN_SECONDS: Final = 2.0
 
@@ -20,9 +21,9 @@ _SHUTDOWN_SECONDS: Final = 2.0
 class Handshakes:
     """Those of one server."""
 
-    def __init__(self, tls: Tls, failed: Callable[[], None]) -> None:
+    def __init__(self, tls: Tls, places: Places, failed: Callable[[], None]) -> None:
         """`failed`: told of each that came to nothing."""
-        self.tls, self.failed = tls, failed
+        self.tls, self.places, self.failed = tls, places, failed
         self.pending: dict[asyncio.Task[None], asyncio.Transport] = {}
 
     def begin(self, make: Callable[[], Connection]) -> asyncio.Protocol:
@@ -41,14 +42,17 @@ class _Handshake(asyncio.Protocol):
         self._owner, self._make = owner, make
         self._early: list[bytes] = []
         self._lost = False
+        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a server's connections are these
-        if len(self._owner.pending) >= MOST_HANDSHAKES:
+        loop = asyncio.get_running_loop()
+        self._transport = transport
+        if not self._owner.places.enter(self, address_of(transport.get_extra_info("socket")), loop.time()):
             self._owner.failed()
             transport.abort()
             return
         transport.pause_reading()  # what comes belongs to TLS
-        task = asyncio.get_running_loop().create_task(self._greet(transport))
+        task = loop.create_task(self._greet(transport))
         self._owner.pending[task] = transport
         task.add_done_callback(self._owner.pending.pop)
 
@@ -59,10 +63,24 @@ class _Handshake(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
 
+    def let_go(self) -> None:
+        """Somebody else has the place."""
+        if self._transport is not None:
+            self._transport.abort()
+
     async def _greet(self, transport: asyncio.Transport) -> None:
-        greeting = self._owner.tls.greeting()
         try:
-            secured = await asyncio.get_running_loop().start_tls(
+            if not await self._become(transport):
+                self._owner.failed()
+        finally:
+            self._owner.places.leave(self)
+
+    async def _become(self, transport: asyncio.Transport) -> bool:
+        """Greet, and hand over to HTTP. False: it came to nothing."""
+        loop = asyncio.get_running_loop()
+        try:
+            greeting = self._owner.tls.greeting()
+            secured = await loop.start_tls(
                 transport,
                 self,
                 greeting.context,
@@ -70,15 +88,20 @@ class _Handshake(asyncio.Protocol):
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
                 ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
             )
-        except OSError:  # TLS errors and time limits are among them
-            self._owner.failed()
-            return
+        except OSError:  # TLS errors and time limits are among them, and no descriptor for a new context
+            return False
         if secured is None or self._lost:  # left in the midst of it
-            self._owner.failed()
-            return
+            return False
+        if secured.get_extra_info("ssl_object").session_reused:  # begun before the context was changed for another one
+            secured.abort()
+            return False
         connection = self._make()
+        if not self._owner.places.hand_over(self, connection, loop.time()):
+            secured.abort()
+            return False
         connection.certificate = certificate_of(secured.get_extra_info("peercert"), greeting)
         secured.set_protocol(connection)
         connection.connection_made(secured)
         if self._early and not secured.is_closing():
             connection.data_received(b"".join(self._early))
+        return True

@@ -1,4 +1,4 @@
-"""Address -> listening socket. Bound here and not by the HTTP server, which leaves unix sockets open to everybody."""
+"""Address -> listening socket. Bound here and not by the HTTP server, which leaves unix sockets open to everybody. And who has connected."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import grp
 import os
 import socket
 import stat
+import struct
 from typing import Final
 
 from streamer.config import Http, Listen, http_conflicts, listen_address
 from streamer.errors import ConfigError
+from streamer.sidecar.places import Address
 
 BACKLOG: Final = 512
 _LIVE_CHECK_SECONDS: Final = 1.0
@@ -39,6 +41,39 @@ def bind(address: Listen, settings: Http) -> socket.socket:
         ConfigError: the address cannot be had; says why and what to do.
     """
     return _bind_unix(address.path, settings) if address.path else _bind_tcp(address, settings.listen)
+
+
+def own_names(resolver: str = "/etc/resolv.conf") -> list[str]:
+    """What this host is called in its network: its name, and this in the domains that it looks names up in. Asks nobody."""
+    name = socket.gethostname()
+    try:
+        with open(resolver, encoding="utf-8", errors="replace") as file:
+            said = [line.split() for line in file]
+    except OSError:
+        said = []
+    domains = {domain for words in said if words[:1] in (["search"], ["domain"]) for domain in words[1:]}
+    short = name.partition(".")[0]
+    return [name, short, *(f"{short}.{domain}" for domain in sorted(domains))]
+
+
+_MAPPED: Final = bytes(10) + b"\xff\xff"
+_CREDENTIALS: Final = struct.Struct("3i")
+"""`struct ucred`: pid, uid, gid."""
+
+
+def address_of(client: socket.socket) -> Address:
+    """Whose share of the places a connection takes: an IPv4 address, an IPv6 /64 (one host has all of it), a user of a unix socket."""
+    try:
+        if client.family == socket.AF_UNIX:
+            uid: int = _CREDENTIALS.unpack(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
+            return uid
+        host: str = client.getpeername()[0]
+    except OSError:  # it has gone already
+        return ""
+    if client.family != socket.AF_INET6:
+        return host
+    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    return socket.inet_ntoa(packed[12:]) if packed.startswith(_MAPPED) else packed[:8]
 
 
 def release(path: str, inode: int) -> None:

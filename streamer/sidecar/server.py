@@ -24,6 +24,7 @@ from streamer.sidecar.application import UNROUTED, application
 from streamer.sidecar.connection import Connection
 from streamer.sidecar.gate import Gate
 from streamer.sidecar.handshake import Handshakes
+from streamer.sidecar.places import Places
 from streamer.sidecar.prometheus import Exposition
 from streamer.sidecar.routes import ROUTES
 from streamer.sidecar.tls import Tls
@@ -33,6 +34,8 @@ from streamer.telemetry import Telemetry
 _GRACE_SECONDS: Final = 1
 """For answers under way at the end; with uvicorn's own pauses the whole end takes less than two seconds."""
 _TICK_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 10.0
+"""How long trouble with a file of tokens or certificates may go unnoticed while nobody asks."""
 _KEEP_ALIVE_SECONDS: Final = 75
 """Longer than the scrape interval in general use, so that a scraper keeps its connection."""
 
@@ -132,7 +135,8 @@ class Sidecar:
         return Status("sidecar", "degraded" if reason else "ok", reason, remedy, self._since_ms)
 
     def _trouble(self) -> tuple[str, str]:
-        found = [part.trouble for part in (self._tokens, self._tls) if part is not None and part.trouble]
+        self._look_at_files()
+        found = [part.trouble for _, part in self._files() if part.trouble]
         if found:
             problem, _, remedy = "; ".join(found).partition("\n  remedy: ")
             return problem, remedy
@@ -174,15 +178,18 @@ class Sidecar:
         if self._socket is None:
             await asyncio.get_running_loop().create_future()  # off: there is nothing to do until cancelled
             return
-        handshakes = None if self._tls is None else Handshakes(self._tls, self._count_handshake)
-        server = _Server(self._uvicorn_config(handshakes), self._ending)
+        places = Places(functools.partial(self._telemetry.count, "streamer_http_let_go_total"))
+        handshakes = None if self._tls is None else Handshakes(self._tls, places, self._count_handshake)
+        server = _Server(self._uvicorn_config(places, handshakes), self._ending)
         serving = asyncio.create_task(server.serve(sockets=[self._socket]), name="sidecar.http")
         watching = asyncio.create_task(loop_delay.watch(self._telemetry, self._clock), name="sidecar.loop_delay")
+        looking = asyncio.create_task(self._look(), name="sidecar.files")
         self._set_state("ok")
         try:
             await asyncio.shield(serving)
         finally:
             watching.cancel()
+            looking.cancel()
             server.should_exit = True
             self._ending.set()
             # uvicorn would cancel what is left a moment later, and log each as an error
@@ -197,19 +204,33 @@ class Sidecar:
     def _set_state(self, state: str) -> None:
         self._state, self._since_ms = state, self._clock.wall_ns() // 1_000_000
 
+    async def _look(self) -> None:
+        while True:
+            self.status()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _look_at_files(self) -> None:
+        for name, part in self._files():
+            part.look()
+            self._telemetry.set("streamer_http_files_unusable", int(bool(part.trouble)), name)
+
+    def _files(self) -> list[tuple[str, Tokens | Tls]]:
+        return [(name, part) for name, part in (("tokens", self._tokens), ("certificates", self._tls)) if part is not None]
+
     def _count_handshake(self) -> None:
         self._telemetry.count("streamer_http_refused_total", "handshake")
 
-    def _uvicorn_config(self, handshakes: Handshakes | None) -> uvicorn.Config:
+    def _uvicorn_config(self, places: Places, handshakes: Handshakes | None) -> uvicorn.Config:
         def refused(status: str) -> None:
             self._telemetry.count("streamer_http_requests_total", UNROUTED, status)
 
         def protocol(**given: Any) -> asyncio.Protocol:
-            make = functools.partial(Connection, refused, **given)
+            make = functools.partial(Connection, refused, places, **given)
             return make() if handshakes is None else handshakes.begin(make)
 
         app = application(self._context, self._ending)
-        allowed = policy(self._settings, ((path, route.access) for route in ROUTES for path in route.paths))
+        rules = ((path, route.access) for route in ROUTES for path in route.paths)
+        allowed = policy(self._settings, rules, listen.own_names())
         return uvicorn.Config(
             Gate(app, allowed, self._telemetry, self._clock, self._tokens, self._tls),
             http=protocol,  # type: ignore[arg-type]  # called, never subclassed
@@ -221,6 +242,7 @@ class Sidecar:
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            backlog=listen.BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )

@@ -2,14 +2,20 @@
 
 Each connection is greeted with the newest context, so nothing waits for a restart. What cannot be used leaves the one
 before in place: half of a pair of files may have been replaced a moment ago.
+
+No session is taken up again, which would skip the question who the client is. TLS 1.3 does that by tickets only, and none
+are given out. TLS 1.2 does it by number too, for what the context remembers, and Python has no switch for that: a context
+that remembers a session greets nobody any more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from streamer.config import Http
@@ -55,32 +61,36 @@ class Tls:
         self._clock = clock
         self._paths = {key: getattr(http, key) for key in _KEYS if getattr(http, key)}
         self._seldom = private.Seldom(clock)
-        self._contents: dict[str, bytes] = {}
-        self._load()
+        self._contents = self._read()
+        self._greeting = self._greeting_of(self._contents)
 
     def greeting(self) -> Greeting:
         """What the next connection is greeted with."""
-        self._look()
+        self.look()
+        if self._greeting.context.session_stats()["number"]:
+            self._greeting = self._greeting_of(self._contents)
         return self._greeting
 
     def standing(self, certificate: Certificate | None) -> Standing:
         """How it stands now: a connection may live longer than what it was let in by."""
         if certificate is None:
             return "none"
-        self._look()
+        self.look()
         if certificate.authorities != self._greeting.authorities:
             return "replaced"
         return "expired" if self._clock.wall_ns() >= certificate.expires_ns else "valid"
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Read the files again, if that was not done just now."""
         if not self._seldom.is_due():
             return
         try:
-            if self._read() != self._contents:
-                self._load()
+            if (contents := self._read()) != self._contents:
+                self._greeting = self._greeting_of(contents)
+                self._contents = contents
                 log.info("the sidecar's certificates were read again")
             self.trouble = ""
-        except ConfigError as error:
+        except (ConfigError, OSError) as error:  # no descriptor for a copy is one of these
             if str(error) != self.trouble:
                 log.error("the sidecar goes on with the certificates it has: %s", error)  # noqa: TRY400  the operator's mistake needs no traceback
             self.trouble = str(error)
@@ -88,33 +98,39 @@ class Tls:
     def _read(self) -> dict[str, bytes]:
         return {key: private.read(path, f"http.{key}", secret=key == "tls_key_file") for key, path in self._paths.items()}
 
-    def _load(self) -> None:
-        contents = self._read()
-        context = _context(**self._paths)
-        if self._read() != contents:
-            raise ConfigError("is being replaced", key="http.tls_cert_file", value=self._paths["tls_cert_file"], remedy="wait")
-        self._contents = contents
-        self._greeting = Greeting(context, hashlib.sha256(contents.get("tls_client_ca_file", b"")).digest())
+    def _greeting_of(self, contents: Mapping[str, bytes]) -> Greeting:
+        """Of what was read, not of the files: these may be others by now."""
+        with contextlib.ExitStack() as held:
+            copies = {key: held.enter_context(_as_file(content)) for key, content in contents.items()}
+            context = _context(self._paths, **copies)
+        return Greeting(context, hashlib.sha256(contents.get("tls_client_ca_file", b"")).digest())
 
 
-def _context(tls_cert_file: str, tls_key_file: str, tls_client_ca_file: str = "") -> ssl.SSLContext:
+@contextlib.contextmanager
+def _as_file(content: bytes) -> Iterator[str]:
+    """OpenSSL's side of Python takes keys and certificates by path only."""
+    with open(os.memfd_create("tls"), "wb", buffering=0) as file:
+        file.write(content)
+        yield f"/proc/self/fd/{file.fileno()}"
+
+
+def _context(paths: Mapping[str, str], tls_cert_file: str, tls_key_file: str, tls_client_ca_file: str = "") -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # no tickets: a session that is taken up again would not show its certificate to the authorities of today
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.num_tickets = 0
     context.set_alpn_protocols(["http/1.1"])
     try:
         context.load_cert_chain(tls_cert_file, tls_key_file, password=lambda: "")  # without it OpenSSL asks on the terminal
     except (ssl.SSLError, OSError) as error:
-        raise _error(
-            "tls_cert_file", tls_cert_file, error, "give a PEM certificate, and as tls_key_file its key, unencrypted"
-        ) from None
+        remedy = "give a PEM certificate, and as tls_key_file its key, unencrypted"
+        raise _error("tls_cert_file", paths["tls_cert_file"], error, remedy) from None
     if tls_client_ca_file:
         try:
             context.load_verify_locations(cafile=tls_client_ca_file)
         except (ssl.SSLError, OSError) as error:
-            raise _error("tls_client_ca_file", tls_client_ca_file, error, "give the authorities' certificates, PEM") from None
+            remedy = "give the authorities' certificates, PEM"
+            raise _error("tls_client_ca_file", paths["tls_client_ca_file"], error, remedy) from None
         # a wrong one ends the connection; without one there is /healthz, and what a token opens
         context.verify_mode = ssl.CERT_OPTIONAL
     return context

@@ -1,4 +1,4 @@
-"""The tokens that let in: a file of them, looked at again when somebody asks, at most once a second.
+"""The tokens that let in: a file of them, looked at again when somebody asks, at most once a second, and now and then by itself.
 
 A new token is added beside the old one, clients change over (`streamer_http_token_uses_total` tells which are still in
 use), the old line goes: no restart. A file that cannot be used any more lets nobody in, until it can.
@@ -78,14 +78,15 @@ class Tokens:
 
     def name_of(self, secret: bytes) -> str | None:
         """The name of a token, None for what is not one. Takes the same time wherever a wrong one differs."""
-        self._look()
+        self.look()
         given, name = _digest(secret), None
         for known, digest in self._digests:
             if hmac.compare_digest(given, digest):
                 name = known
         return name
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Read the file again, if that was not done just now."""
         if not self._seldom.is_due():
             return
         try:

@@ -300,19 +300,6 @@ async def test_a_request_that_takes_too_long_is_cut(house: House, monkeypatch: p
     assert house.telemetry.value("streamer_http_requests_total", UNROUTED, "408") == 3
 
 
-async def test_connections_are_counted_out(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One too many is told 503 at once; those that are there go on."""
-    monkeypatch.setattr(connection, "MOST_CONNECTIONS", 2)
-    async with house.serving() as sidecar, httpx.AsyncClient() as client:
-        assert (await client.get(f"http://{sidecar.address}/healthz")).text == "ok"
-        host, port = sidecar.address.rsplit(":", 1)
-        _, writer = await asyncio.open_connection(host, int(port))
-        assert (await raw(sidecar.address, b"")).startswith(b"HTTP/1.1 503 ")
-        assert (await client.get(f"http://{sidecar.address}/healthz")).text == "ok"
-        writer.close()
-    assert house.telemetry.value("streamer_http_requests_total", UNROUTED, "503") == 1
-
-
 async def test_a_client_that_takes_no_answer_is_cut(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers pile up in no buffer: after a while the connection is aborted."""
     monkeypatch.setattr(connection, "STALLED_SECONDS", 0.1)
