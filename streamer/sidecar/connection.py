@@ -146,12 +146,14 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._stand()
         if self._stall_timer is None:
             self._stall_timer = self.loop.call_later(STALLED_SECONDS, self.abort)
 
     def resume_writing(self) -> None:
         self._stop_stall_timer()
         super().resume_writing()
+        self._stand()
 
     def _start_request_timer(self) -> None:
         if self._request_timer is None:
@@ -179,7 +181,8 @@ class Connection(HttpToolsProtocol):
 
     def _stand(self) -> None:
         answering = self._answering
-        is_busy = answering is not None and not answering.response_complete and not answering.more_body
+        is_answering = answering is not None and not answering.response_complete and not answering.more_body
+        is_busy = is_answering and not self.is_untaken  # or who asks on and takes nothing would have a place for good
         self._places.stand(self, "busy" if is_busy else "idle" if self._is_known else "stranger", self.loop.time())
 
     @property

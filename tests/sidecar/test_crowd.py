@@ -234,6 +234,21 @@ async def test_when_all_are_answered_the_next_is_told(house: House, monkeypatch:
     assert house.telemetry.value("streamer_http_requests_total", UNROUTED, "503") == 1
 
 
+async def test_who_takes_no_answer_has_no_place_for_good(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking on and on is being answered only as long as the answers are taken."""
+    monkeypatch.setattr(server, "Places", functools.partial(Places, most=2))
+    for number in range(300):
+        house.tell.created(f"{number:064x}")
+        house.tell.sampled(f"{number:064x}")
+    asked = b"GET /api/streamer/v1/containers HTTP/1.1\r\nhost: localhost\r\n\r\n" * 20
+    async with house.serving() as sidecar, crowd(sidecar, asked, 2), asyncio.timeout(DEADLINE):
+        while not (answered := await raw(sidecar.address, ASKING[:-2] + b"connection: close\r\n\r\n")).startswith(b"HTTP/1.1 200 "):
+            assert answered.startswith(b"HTTP/1.1 503 ")
+            await asyncio.sleep(0.01)
+    assert house.telemetry.value("streamer_http_let_go_total", "idle") == 1
+    assert house.telemetry.value("streamer_http_requests_total", UNROUTED, "aborted") == 0
+
+
 async def test_who_is_not_let_in_is_not_kept_for_long(house: House, token: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two requests: a scraper's connection is kept from one scrape to the next, a stranger's is not."""
     monkeypatch.setattr("streamer.sidecar.connection.STRANGER_KEEP_ALIVE_SECONDS", 0.05)
