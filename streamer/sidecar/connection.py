@@ -34,6 +34,7 @@ STALLED_SECONDS: Final = 30.0
 
 MOST_PIPELINED: Final = 32
 """Requests sent ahead of their answers: a packet may hold thousands, each of which takes some kilobytes until its turn."""
+_OF_A_BODY: Final = (b"content-length", b"transfer-encoding")
 _STREAM_BUFFER_BYTES: Final = 32_768
 _KEEPALIVE_IDLE_SECONDS: Final = 60
 
@@ -113,8 +114,13 @@ class Connection(HttpToolsProtocol):
             raise ValueError("too many requests ahead of their answers")  # ends the parsing: 400
         if not self.url.startswith(b"/"):
             self._take_host_of_target()
+        wants_upgrade = self.parser.should_upgrade()
+        if wants_upgrade and any(name in _OF_A_BODY for name, _ in self.headers):
+            raise ValueError("a body before another protocol: the parser takes it for the next request")
         self.scope["extensions"] = {CONNECTION: self}  # type: ignore[dict-item]  # any value may stand there
         super().on_headers_complete()
+        if wants_upgrade:  # to nothing that is spoken here; what follows may be of that protocol already
+            self.cycle.keep_alive = False
 
     def _take_host_of_target(self) -> None:
         """`GET http://host/path`: that host is the one which is asked, whatever `Host` says (RFC 9112, 3.2.2)."""

@@ -89,6 +89,26 @@ async def test_what_can_be_read_in_two_ways_is_refused(house: House) -> None:
             assert b"connection: close" in answered, name
 
 
+@pytest.mark.parametrize("asked", [b"GET /healthz", b"HEAD /healthz", b"POST /api/v1.3/containers", b"OPTIONS /healthz"])
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c", b"TLS/1.0", b"x"])
+@pytest.mark.parametrize("of_a_body", [b"", b"content-length: %d\r\n" % len(HIDDEN), b"transfer-encoding: chunked\r\n"])
+async def test_nothing_follows_a_wish_for_another_protocol(house: House, asked: bytes, protocol: bytes, of_a_body: bytes) -> None:
+    """A proxy that passes the wish on takes what follows for the body, or for that protocol; the parser, for the next request."""
+    head = asked + b" HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: " + protocol + b"\r\n" + of_a_body + b"\r\n"
+    async with house.serving() as sidecar:
+        for parts in ((head, HIDDEN), (head + HIDDEN, HIDDEN), (HIDDEN, head, HIDDEN)):
+            reader, writer = await asyncio.open_connection(*place(sidecar))
+            for part in parts:
+                writer.write(part)
+                for _ in range(3):  # packets of their own
+                    await asyncio.sleep(0.001)
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.timeout(DEADLINE):
+                    answered = await reader.read()  # until it is closed
+                assert answered.count(b"HTTP/1.1 ") == 1 + (parts[0] == HIDDEN), answered
+            writer.close()
+
+
 @pytest.mark.parametrize(
     "sent",
     [
