@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -288,6 +289,31 @@ async def test_what_is_not_quite_a_token_is_none(house: House, pki: Pki, tmp_pat
     assert got.headers["www-authenticate"] == 'Bearer realm="streamer", error="invalid_token"'
     assert NEW not in got.text
     assert house.telemetry.value("streamer_http_refused_total", "wrong") == 1
+
+
+async def test_no_line_and_no_answer_tells_a_token(
+    house: House, pki: Pki, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Right, wrong, or in a request or a file that cannot be read: not in the log, whatever its level, nor in what is answered."""
+    caplog.set_level(logging.DEBUG)
+    wrong = "wr0ng" * 8
+    entrance = Entrance(house, pki, tmp_path, WAYS["loopback, token"])
+    answered = b""
+    async with entrance.open() as sidecar:
+        for path in ("/readyz", "/metrics", "/openapi.json", "/nothing", "/api/v1.3/machine"):
+            for token in (NEW, OLD, wrong):
+                basic = base64.b64encode(f"x:{token}".encode()).decode()
+                for shown in (f"Bearer {token}", f"Basic {basic}", f"Bearer {token} {token}"):
+                    for rest in ("", "content-length: x\r\n", "x: \0\r\n", f"authorization: {token}\r\n"):
+                        answered += await told(sidecar, request(path, "localhost", more=f"authorization: {shown}\r\n{rest}"))
+        entrance.token_file.write_text(f"now: {NEW}\nbroken {wrong}\n")
+        entrance.clock.advance(1)
+        answered += await told(sidecar, request("/readyz", "localhost", more=f"authorization: Bearer {NEW}\r\n"))
+        answered += repr(sidecar.status()).encode()
+    assert b" 200 " in answered and b" 401 " in answered and b" 400 " in answered and b"line 2 is not TOKEN" in answered
+    assert "line 2 is not TOKEN" in caplog.text
+    for secret in (NEW, OLD, wrong, base64.b64encode(f"x:{NEW}".encode()).decode()):
+        assert secret.encode() not in answered and secret not in caplog.text
 
 
 async def test_a_browser_is_told_that_it_may_ask_for_a_password(house: House, pki: Pki, tmp_path: Path) -> None:
