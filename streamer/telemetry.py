@@ -73,7 +73,11 @@ METRICS: Final[tuple[Metric, ...]] = (
         "streamer_http_requests_total", "counter", "HTTP requests; status aborted: the client took no answer.", ("route", "status")
     ),
     Metric("streamer_http_streams", "gauge", "HTTP answers that go on as long as something happens, now."),
-    Metric("streamer_http_streams_dropped_total", "counter", "Clients of `/events` that were too slow and were let go."),
+    Metric(
+        "streamer_http_streams_dropped_total",
+        "counter",
+        "Clients of event streams, `/events` or cAdvisor's, that were too slow and were let go.",
+    ),
     Metric(
         "streamer_http_refused_total",
         "counter",
@@ -94,7 +98,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         ("standing",),
     ),
     Metric("streamer_http_insecure", "gauge", "1 while other machines can ask everything without saying who they are."),
-    Metric("streamer_http_events_dropped_total", "counter", "Events that clients of the event stream did not take in time."),
+    Metric("streamer_http_events_dropped_total", "counter", "Events that clients of event streams did not take in time."),
 )
 
 _BY_NAME: Final = {metric.name: metric for metric in METRICS}

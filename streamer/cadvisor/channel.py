@@ -1,4 +1,8 @@
-"""Events to one who watches: a bounded queue between memory, which never waits, and a reader that may be slow."""
+"""Events to one who watches: a bounded queue between memory, which never waits, and a reader that may be slow.
+
+cAdvisor's events have no place in which a hole could be told. So there is none: who is too slow gets what waited for it, in
+order and whole, and then the end. It knows by that where it stands, and can ask for the past since then.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,10 @@ _MOST_WAITING: Final = 1000
 
 
 class EventChannel:
-    """An async iterator of events, for one reader; it ends when the channel is closed and what waits has been read.
+    """An async iterator of events, for one reader; it ends when what waits has been read and the channel was closed, or full.
 
     watch_id  what `close_event_channel` wants to know
-    dropped   how many of the oldest went because the reader was too slow
+    dropped   how many came when there was no room: the reader was too slow, and none follow on those that wait
     """
 
     def __init__(self, watch_id: int, on_close: Callable[[int], None], most_waiting: int = _MOST_WAITING) -> None:
@@ -33,14 +37,14 @@ class EventChannel:
         return len(self._waiting)
 
     def offer(self, events: Iterable[Event]) -> None:
-        """Put in; never waits: when there is no room, the oldest goes."""
+        """Put in; never waits: once there was no room, nothing more is."""
         for event in events:
             if self._closed:
                 return
-            self._waiting.append(event)
-            if len(self._waiting) > self._most:
-                self._waiting.popleft()
+            if self.dropped or len(self._waiting) >= self._most:
                 self.dropped += 1
+                continue
+            self._waiting.append(event)
             self._something.set()
 
     def close(self) -> None:
@@ -55,6 +59,8 @@ class EventChannel:
 
     async def __anext__(self) -> Event:
         while not self._waiting:
+            if self.dropped:
+                self.close()
             if self._closed:
                 raise StopAsyncIteration
             self._something.clear()

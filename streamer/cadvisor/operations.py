@@ -202,7 +202,7 @@ class Operations:
         return events.past(told, _by_path(request))
 
     def watch_for_events(self, request: EventRequest) -> EventChannel:
-        """What happens from now on. A reader that is too slow loses the oldest events; nobody waits for it."""
+        """What happens from now on. For a reader that is too slow it ends early; nobody waits for it."""
         if request.start_ns or request.end_ns:
             raise InvalidRequest("for a call to watch, request.StartTime and request.EndTime must be uninitialized")
         channel = EventChannel(next(self._watch_ids), self._forget)

@@ -7,7 +7,8 @@ Paths, parameters, bodies and error texts are those of cAdvisor v0.60. What diff
 - A sample is fresh for 0.1 s, and for 1 s where subcontainers are asked for, too, whatever `max_age` says: a client that asks over
   and over does not set the pace at which this host is observed.
 - Unknown methods are 405; cAdvisor takes any.
-- A stream of events has a content type, and a client that does not read loses its oldest events instead of holding up the agent.
+- A stream of events has a content type. A client that does not read holds up nobody: it gets what waited for it, and then the
+  stream ends, in order, as cAdvisor's Go client takes any other end for a reason to end the whole program.
 """
 
 from __future__ import annotations
@@ -191,8 +192,10 @@ async def events(context: Context, query: Query) -> Given:
     channel = context.operations.watch_for_events(request)
 
     def close() -> None:
-        context.operations.close_event_channel(channel.watch_id)
-        context.telemetry.count("streamer_http_events_dropped_total", by=channel.dropped)
+        channel.close()
+        if channel.dropped:
+            context.telemetry.count("streamer_http_streams_dropped_total")
+            context.telemetry.count("streamer_http_events_dropped_total", by=channel.dropped)
 
     return Lines(_lines(channel), close)
 

@@ -159,15 +159,27 @@ async def test_a_reader_waits_until_something_comes(house: House) -> None:
         assert (await reading).container_name == "/lab/new"
 
 
-async def test_a_slow_reader_loses_the_oldest_and_learns_how_many() -> None:
-    """Whoever tells is never held up."""
+async def test_a_slow_reader_gets_what_waited_whole_and_then_the_end() -> None:
+    """Whoever tells is never held up; nothing follows on a hole, not even when there is room again."""
     closed: list[int] = []
     channel = EventChannel(7, closed.append, most_waiting=3)
     channel.offer(Event(f"/{number}", "", "oom", EventData()) for number in range(10))
     assert (len(channel), channel.dropped) == (3, 7)
+    assert (await anext(channel)).container_name == "/0"
+    channel.offer([Event("/10", "", "oom", EventData())])
+    assert (len(channel), channel.dropped, closed) == (2, 8, [])
+    assert [event.container_name async for event in channel] == ["/1", "/2"]
+    assert closed == [7]
+
+
+async def test_what_waits_is_read_after_the_end() -> None:
+    """Closing twice is fine; what comes later is not taken."""
+    closed: list[int] = []
+    channel = EventChannel(7, closed.append, most_waiting=3)
+    channel.offer(Event(f"/{number}", "", "oom", EventData()) for number in range(3))
     channel.close()
     channel.close()
-    assert [event.container_name async for event in channel] == ["/7", "/8", "/9"]
+    assert [event.container_name async for event in channel] == ["/0", "/1", "/2"]
     assert closed == [7]
     channel.offer([Event("/late", "", "oom", EventData())])
     assert len(channel) == 0
