@@ -40,8 +40,8 @@ from streamer.outbox.outbox import Outbox
 from streamer.outbox.state import REMEDY as STATE_REMEDY
 from streamer.outbox.state import directory, open_state
 from streamer.sidecar.server import Sidecar
+from streamer.sources.bounds import Bounds
 from streamer.sources.cgroup import CgroupSampler, CgroupSource
-from streamer.sources.disk_usage import DiskUsage
 from streamer.sources.docker import DockerSource
 from streamer.sources.filesystems import Filesystems
 from streamer.sources.kmsg import KmsgSource
@@ -101,16 +101,17 @@ class Agent:
             if settings.kmsg.enabled
             else None
         )
-        descriptors = wiring.raise_descriptor_limit() - _SPARE_DESCRIPTORS
-        docker, filesystems = self.docker, Filesystems(root, self.clock)
+        docker, bounds = self.docker, Bounds()
+        filesystems = Filesystems(root, self.clock, bounds=bounds)
         self.sampler = CgroupSampler(
             self.hierarchies, host_root=root, clock=self.clock, telemetry=self.telemetry,
-            descriptors=max(0, descriptors), network=settings.sampling.network, filesystems=filesystems,
-            disk_usage=DiskUsage(root, self.clock, seconds(settings.docker.disk_usage_interval), docker.place)
-            if docker is not None and settings.docker.disk_usage
-            else None,
+            descriptors=max(0, wiring.raise_descriptor_limit() - _SPARE_DESCRIPTORS),
+            network=settings.sampling.network, filesystems=filesystems, bounds=bounds,
+            disk_usage=wiring.disk_usage(settings, self.clock, docker),
         )  # fmt: skip
-        self.machine = MachineSource(root, self.hierarchies.mode, self.clock, filesystems, docker.version if docker else None)
+        self.machine = MachineSource(
+            root, self.hierarchies.mode, self.clock, filesystems, docker.version if docker else None, bounds, self.telemetry
+        )
 
 
 class Run(Agent):

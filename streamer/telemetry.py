@@ -61,6 +61,12 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("streamer_state_commits_total", "counter", "Writes committed to the state file, several of them at once."),
     Metric("streamer_state_up", "gauge", "1 while the state file takes what it is given."),
     Metric("streamer_source_up", "gauge", "1 while a source does all of its work.", ("source",)),
+    Metric(
+        "streamer_left_out",
+        "gauge",
+        "Entries that lists of messages have no room for, now: file systems, block devices of all cgroups.",
+        ("list",),
+    ),
     Metric("streamer_gaps_total", "counter", "Gaps declared.", ("component",)),
     Metric("streamer_docker_requests_total", "counter", "Calls made to the Docker Engine.", ("call",)),
     Metric("streamer_rescans_total", "counter", "Scans of the cgroup tree."),

@@ -8,13 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from streamer.config import Settings, SinkSettings, seconds
-from streamer.contracts import Sink, Status
+from streamer.contracts import Clock, Sink, Status
 from streamer.errors import ConfigError
 from streamer.manager.container import LabelFilter
 from streamer.manager.housekeeping import Pace
 from streamer.outbox.disk import COMPONENT
 from streamer.outbox.state import REMEDY, State
 from streamer.sinks import make, wanted_types
+from streamer.sources.disk_usage import DiskUsage
+from streamer.sources.docker import DockerSource
 
 _NS: Final = 1_000_000_000
 _LIVE: Final = ("log_level", "log_format", "labels", "drain")
@@ -76,6 +78,13 @@ def state_status(state: State, since_ms: int) -> Status:
         if state.trouble
         else Status(COMPONENT, "off", since_ms=since_ms)
     )
+
+
+def disk_usage(settings: Settings, clock: Clock, docker: DockerSource | None) -> DiskUsage | None:
+    """Who measures what containers take on disk, if it is wanted and somebody knows where they lie."""
+    if docker is None or not settings.docker.disk_usage:
+        return None
+    return DiskUsage(settings.host_root, clock, seconds(settings.docker.disk_usage_interval), docker.place)
 
 
 def label_filter(settings: Settings) -> LabelFilter:

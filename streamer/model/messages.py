@@ -81,7 +81,9 @@ class ContainerLifecycle(AboutContainer, kw_only=True):
         Annotated[
             str,
             _about(
-                "When the runtime made the container; without a runtime: when it was seen to appear; of the root: at the boot.",
+                "When the runtime made the container; without a runtime: when it was seen to appear; of the root: at the boot. "
+                "Absent for a cgroup without a runtime that was there already (`found` startup or reconciled): the kernel keeps no "
+                "such time.",
                 format="date-time",
             ),
         ]
@@ -170,7 +172,9 @@ class HostInfo(Record, kw_only=True):
     docker_version: Annotated[str, _about("Docker Engine version.")] | UnsetType = UNSET
     docker_api_version: Annotated[str, _about("Docker API version in use.")] | UnsetType = UNSET
     streamer_version: Annotated[str, _about("Version of this agent.")]
-    filesystems: Annotated[list[Filesystem], _about("Mounted block-device file systems.")] = []
+    filesystems: Annotated[
+        list[Filesystem], _about("Mounted block-device file systems; of more than 1000 those that were mounted first.")
+    ] = []
     disks: Annotated[list[Disk], _about("Block devices.")] = []
     network_devices: Annotated[list[NetworkDevice], _about("Network devices.")] = []
     huge_pages: Annotated[list[HugePages], _about("Huge pages set aside, by size.")] = []
@@ -225,11 +229,27 @@ def _stats_record() -> type[Struct]:
             UNSET,
         )
     )
-    fields.append(("io_devices", Annotated[list[IoDevice], _about("Block I/O by device.")] | UnsetType, UNSET))
+    fields.append(
+        (
+            "io_devices",
+            Annotated[
+                list[IoDevice],
+                _about(
+                    "Block I/O by device; of more than 1000 those with the lowest numbers. The `io_` columns are the sums over all."
+                ),
+            ]
+            | UnsetType,
+            UNSET,
+        )
+    )
     fields.append(
         (
             "filesystems",
-            Annotated[list[FilesystemUsage], _about("File systems, in the sample after they were measured.")] | UnsetType,
+            Annotated[
+                list[FilesystemUsage],
+                _about("File systems, in the sample after they were measured; of more than 1000 those that were mounted first."),
+            ]
+            | UnsetType,
             UNSET,
         )
     )

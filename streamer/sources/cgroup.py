@@ -11,13 +11,16 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from msgspec import structs
+
 from streamer.contracts import Clock, Emit, Look, Status
 from streamer.errors import Gone
 from streamer.kernel.cgroup import CgroupReader, DescriptorBudget
 from streamer.kernel.hierarchy import Hierarchies
 from streamer.kernel.proc import sees_host_pids, shares_host_network
 from streamer.model import observations as o
-from streamer.model.stats import FilesystemUsage
+from streamer.model.stats import FilesystemUsage, Sample
+from streamer.sources.bounds import MOST, Bounds
 from streamer.sources.disk_usage import DiskUsage
 from streamer.sources.filesystems import Filesystems
 from streamer.sources.watcher import Watcher
@@ -167,10 +170,12 @@ class CgroupSampler:
         network: bool,
         filesystems: Filesystems,
         disk_usage: DiskUsage | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
-        """`disk_usage`: of containers; None: it is not measured."""
+        """`disk_usage`: of containers; None: it is not measured. `bounds` is told of lists that are cut."""
         self._hierarchies, self._host_root, self._clock, self._telemetry = hierarchies, host_root, clock, telemetry
         self._network, self._filesystems, self._disk_usage = network, filesystems, disk_usage
+        self._bounds = bounds if bounds is not None else Bounds()
         self._budget = DescriptorBudget(descriptors)
         self._readers: dict[str, _Held] = {}
         self._ended: deque[str] = deque()
@@ -207,10 +212,17 @@ class CgroupSampler:
             if reader is None:
                 continue
             try:
-                sampled.append(o.Sampled(look.path, look.inode, reader.read(self._clock.wall_ns(), self._measured(look.path))))
+                sample = reader.read(self._clock.wall_ns(), self._measured(look.path))
             except Gone:
                 self._drop(look.path)
+            else:
+                sampled.append(o.Sampled(look.path, look.inode, self._bounded(look.path, sample)))
         return sampled
+
+    def _bounded(self, path: str, sample: Sample) -> Sample:
+        beyond = len(sample.devices) - MOST
+        self._bounds.note("io_devices", path, beyond)
+        return sample if beyond <= 0 else structs.replace(sample, devices=sample.devices[:MOST])
 
     def _measured(self, path: str) -> tuple[FilesystemUsage, ...]:
         if path == "/":
@@ -241,6 +253,7 @@ class CgroupSampler:
             held.reader.close()
         if self._disk_usage is not None:
             self._disk_usage.forget(path)
+        self._bounds.note("io_devices", path, 0)
 
 
 class _Held:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -14,12 +13,10 @@ from msgspec import UNSET
 from streamer.contracts import Clock
 from streamer.kernel import proc
 from streamer.model.stats import DiskCounters, FilesystemUsage
-
-log = logging.getLogger(__name__)
+from streamer.sources.bounds import MOST, Bounds
 
 _PATIENCE_SECONDS: Final = 2.0
 _EVERY_NS: Final = 10_000_000_000  # they fill slowly, and each is half a kilobyte of a message
-_MOST: Final = 1000  # a message of more might be too large for a broker; zfs mounts one for each layer of each image
 _IMAGES: Final = frozenset({"squashfs", "iso9660", "udf", "erofs"})  # read-only images (snaps, CDs): no room to watch
 _NO_BLOCK_DEVICES: Final = frozenset({"/dev/fuse"})
 
@@ -92,11 +89,13 @@ class Filesystems:
     """Measures in rounds, each by a thread of its own. For any thread.
 
     A round that sticks at a file system (a dead disk, a path below a dead server) is left there, and the rounds after it
-    go on without that file system until it has answered.
+    go on without that file system until it has answered. Of very many (zfs mounts one for each layer of each image) those
+    that were mounted first are measured; that there are more, `bounds` is told.
     """
 
-    def __init__(self, host_root: str, clock: Clock, measure: Measure = measured) -> None:
+    def __init__(self, host_root: str, clock: Clock, measure: Measure = measured, bounds: Bounds | None = None) -> None:
         self._root, self._clock, self._measure = Path(host_root), clock, measure
+        self._bounds = bounds if bounds is not None else Bounds()
         self._changed = threading.Condition()
         self._round: _Round | None = None
         self._rounds = 0
@@ -104,7 +103,6 @@ class Filesystems:
         self._found: tuple[FilesystemUsage, ...] = ()
         self._fresh: tuple[FilesystemUsage, ...] = ()
         self._due_ns = clock.monotonic_ns()
-        self._told_of_most = False
 
     def fresh(self) -> tuple[FilesystemUsage, ...]:
         """What was measured since this was asked last, at once, each measurement once; a new round is begun when it is time to."""
@@ -136,12 +134,13 @@ class Filesystems:
 
     def _work(self, mine: _Round) -> None:
         found: list[FilesystemUsage] = []
+        beyond = 0
         try:
             disks = proc.diskstats(self._root)
             for place in mounted(self._root):
-                if len(found) == _MOST:
-                    self._tell_of_most()
-                    break
+                if len(found) == MOST:
+                    beyond += 1
+                    continue
                 with self._changed:
                     if place.path in self._stuck:
                         continue
@@ -158,14 +157,10 @@ class Filesystems:
                 if self._round is mine:
                     self._round, self._found, self._fresh = None, tuple(found), tuple(found)
                     self._rounds += 1
+                    self._bounds.note("filesystems", "/", beyond)
                     self._changed.notify_all()
                 else:  # given up, but it has answered now
                     self._stuck.discard(mine.at)
-
-    def _tell_of_most(self) -> None:
-        if not self._told_of_most:
-            self._told_of_most = True
-            log.warning("more than %d file systems are mounted: those that were mounted first are told of", _MOST)
 
 
 class _Round:

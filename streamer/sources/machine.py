@@ -19,10 +19,12 @@ from streamer.model import observations as o
 from streamer.model.machine import Filesystem, HostFacts
 from streamer.model.stats import FilesystemUsage
 from streamer.sources.aside import aside
+from streamer.sources.bounds import REMEDY, Bounds, told
 from streamer.sources.cloud import Cloud, cloud
 from streamer.sources.filesystems import Filesystems
 from streamer.sources.hardware import Cpu, disks, huge_pages, listed, memory_modules, network_devices, text
 from streamer.sources.topology import Topology
+from streamer.telemetry import Telemetry
 
 _LOOK_SECONDS: Final = 60.0
 _SAY_NS: Final = 3600 * 1_000_000_000
@@ -40,9 +42,10 @@ class DaemonVersion(Protocol):
 
 
 class MachineSource:
-    """Emits `HostDescribed`.
+    """Emits `HostDescribed`; `Degraded` while lists in messages are cut, its own or those of samples.
 
     docker_version  asked at each look; None, or its answer None: not known (yet)
+    bounds          told by whoever cuts a list
     """
 
     name = "source.machine"
@@ -54,9 +57,13 @@ class MachineSource:
         clock: Clock,
         filesystems: Filesystems,
         docker_version: Callable[[], DaemonVersion | None] | None = None,
+        bounds: Bounds | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._host_root, self._cgroup_mode, self._clock = host_root, cgroup_mode, clock
         self._filesystems, self._docker_version = filesystems, docker_version
+        self._bounds = bounds if bounds is not None else Bounds()
+        self._telemetry = telemetry if telemetry is not None else Telemetry()
         self._cpu: Cpu | None = None
         self._cloud: Cloud | None = None
         self._topology = Topology(Path(host_root))
@@ -77,9 +84,22 @@ class MachineSource:
             if facts != said or now_ns - said_ns >= _SAY_NS:
                 said, said_ns = facts, now_ns
                 emit(o.HostDescribed(self._clock.wall_ns(), facts))
-            if self._status.state != "ok":
-                self._status = Status(self.name, "ok", since_ms=self._clock.wall_ns() // 1_000_000)
+            self._tell_of_bounds(emit)
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def _tell_of_bounds(self, emit: Emit) -> None:
+        beyond = self._bounds.beyond()
+        self._telemetry.replace("streamer_left_out", {(what,): count for what, count in beyond.items()})
+        reason, now_ns = told(beyond), self._clock.wall_ns()
+        self._telemetry.set("streamer_source_up", 0 if reason else 1, self.name)
+        was = self._status.state
+        if was == "starting" or reason != self._status.reason:
+            state, remedy = ("degraded", REMEDY) if reason else ("ok", "")
+            self._status = Status(self.name, state, reason, remedy, now_ns // 1_000_000)
+            if reason:
+                emit(o.Degraded(self.name, now_ns, reason, REMEDY))
+            elif was == "degraded":
+                emit(o.Recovered(self.name, now_ns))
 
     def read(self) -> HostFacts:
         """Read all of it. What this host does not tell is absent.

@@ -14,6 +14,7 @@ import pytest
 from streamer.clock import SystemClock
 from streamer.model.stats import DiskCounters, FilesystemUsage
 from streamer.sources import filesystems
+from streamer.sources.bounds import Bounds
 from streamer.sources.filesystems import Filesystems, Mounted, measured, mounted
 from streamer.testing.clock import FakeClock
 
@@ -131,11 +132,15 @@ def test_each_measurement_is_told_once_and_the_next_is_made_when_it_is_time(tmp_
     assert len(told) == 2, "the third is told by the next sample"
 
 
-def test_a_message_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Of very many file systems those that were mounted first are told of; that some are not, the log tells once."""
-    monkeypatch.setattr(filesystems, "_MOST", 2)
-    root = host(tmp_path, "".join(f"{n} 0 8:{n} / / rw - ext4 /dev/sda{n} rw\n" for n in (1, 2, 3)))
-    watch = Filesystems(str(root), SystemClock())
+def test_a_message_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of very many file systems those that were mounted first are measured, and it is known how many are not."""
+    monkeypatch.setattr(filesystems, "MOST", 2)
+    root = host(tmp_path, "".join(f"{n} 0 8:{n} / / rw - ext4 /dev/sda{n} rw\n" for n in range(1, 6)))
+    bounds = Bounds()
+    watch = Filesystems(str(root), SystemClock(), bounds=bounds)
     for _ in range(2):
         assert [usage.device for usage in watch.measure()] == ["/dev/sda1", "/dev/sda2"]
-    assert len(caplog.records) == 1
+        assert bounds.beyond() == {"filesystems": 3}
+    (root / "proc/1/mountinfo").write_text("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n")
+    watch.measure()
+    assert bounds.beyond() == {}
