@@ -17,7 +17,7 @@ _DAY: Final = 86_400
 
 _TIME: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:[.,](\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII)
 _UNIX: Final = re.compile(r"(\d{6,12})(?:\.(\d{1,9}))?", re.ASCII)  # shorter ones are years
-_DURATION_PART: Final = re.compile(r"([0-9]++\.?[0-9]*+|\.[0-9]++)(ns|us|µs|μs|ms|s|m|h)")  # never backtracks: clients write it
+_DURATION_PART: Final = re.compile(r"([0-9]++\.?[0-9]*+|\.[0-9]++)([^0-9.]*+)")  # never backtracks: clients write it
 _UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST_SECONDS: Final = float(2**63 // _NS)
 """A duration is 64 bits of nanoseconds."""
@@ -82,7 +82,11 @@ def parse_duration(text: str) -> float:
         return 0.0
     total, end = 0.0, 0
     while len(rest) <= _LONGEST_DURATION_TEXT and (part := _DURATION_PART.match(rest, end)):
-        total += float(part[1]) * _UNITS[part[2]]
+        number, unit = part.groups()
+        if unit not in _UNITS:
+            wrong = f"unknown unit {quoted(unit)} in" if unit else "missing unit in"
+            raise ValueError(f"time: {wrong} duration {quoted(text)}")
+        total += float(number) * _UNITS[unit]
         end = part.end()
     if not rest or end != len(rest) or total > _LONGEST_SECONDS:
         raise ValueError(f"time: invalid duration {quoted(text)}")

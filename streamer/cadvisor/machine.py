@@ -25,7 +25,7 @@ def machine_info(host: HostInfo) -> s.MachineInfo:
         vendor_id=_text(host.cpu_vendor),
         num_cores=host.num_cores,
         num_physical_cores=_number(host.num_physical_cores),
-        num_sockets=_number(host.num_sockets),
+        num_sockets=_number(host.num_sockets) or 1,  # of a machine that does not tell
         cpu_frequency_khz=_number(host.cpu_frequency_khz),
         memory_capacity=host.memory_capacity_bytes,
         swap_capacity=host.swap_capacity_bytes,
@@ -55,13 +55,11 @@ def machine_info(host: HostInfo) -> s.MachineInfo:
                 node.memory_bytes,
                 _huge_pages(node.huge_pages),
                 [
-                    s.CoreInfo(
-                        core.core_id, core.threads, _caches(core.caches), _caches(core.shared_caches) or None, core.socket_id
-                    )
+                    s.CoreInfo(core.core_id, core.threads, _caches(core.caches), _caches(core.shared_caches), core.socket_id)
                     for core in node.cores
                 ],
-                _caches(node.caches) or None,
-                node.distances,
+                _caches(node.caches),
+                node.distances or None,
             )
             for node in host.topology
         ],
@@ -121,12 +119,12 @@ def _labels(fs: FilesystemUsage, engine_devices: frozenset[str]) -> list[str]:
     return [label for label, holds in told if holds]
 
 
-def _huge_pages(pages: Sequence[HugePages]) -> list[s.HugePagesInfo]:
-    return [s.HugePagesInfo(each.page_size_bytes // 1024, each.num_pages) for each in pages]
+def _huge_pages(pages: Sequence[HugePages]) -> list[s.HugePagesInfo] | None:
+    return [s.HugePagesInfo(each.page_size_bytes // 1024, each.num_pages) for each in pages] or None
 
 
-def _caches(caches: Sequence[Cache]) -> list[s.CacheInfo]:
-    return [s.CacheInfo(cache.id, cache.size_bytes, cache.kind, cache.level) for cache in caches]
+def _caches(caches: Sequence[Cache]) -> list[s.CacheInfo] | None:
+    return [s.CacheInfo(cache.id, cache.size_bytes, cache.kind, cache.level) for cache in caches] or None
 
 
 def _fields(struct: Any) -> dict[str, Any]:

@@ -169,7 +169,7 @@ class Operations:
     async def fs_info(self, label: str = "", uuid: str = "") -> list[v2.FsInfo]:
         """The machine's file systems: all, or those with a label (`root`, `docker-images`)."""
         root = self.memory.by_path("/")
-        if root is None or not root.filesystems:
+        if root is None or (not root.filesystems and self._host().filesystems):
             raise NotFound("unable to find data in memory cache: no file system was measured yet; scope = all measures them")
         if uuid:
             raise NotFound("cadvisor: no such device")  # the kernel does not tell who has which
@@ -178,7 +178,7 @@ class Operations:
         found = machine.fs_infos(rfc3339(root.filesystems_ns), root.filesystems, engines)
         if label:
             found = [fs for fs in found if label in (fs.labels or ())]
-            if not found:
+            if not found and label != machine.ROOT_LABEL:  # a host may have none on a disk, and cAdvisor always knows this one
                 raise NotFound(f"non-existent label {quoted(label)}")
         return found
 

@@ -60,7 +60,7 @@ class CacheInfo(Struct, frozen=True):
 class CoreInfo(Struct, frozen=True):
     core_id: int
     thread_ids: list[int]
-    caches: list[CacheInfo]
+    caches: list[CacheInfo] | None
     uncore_caches: list[CacheInfo] | None
     socket_id: int
 
@@ -68,10 +68,10 @@ class CoreInfo(Struct, frozen=True):
 class NodeInfo(Struct, frozen=True):
     node_id: int
     memory: int
-    hugepages: list[HugePagesInfo]
+    hugepages: list[HugePagesInfo] | None
     cores: list[CoreInfo]
     caches: list[CacheInfo] | None
-    distances: list[int]
+    distances: list[int] | None
 
 
 class MachineInfo(Struct, frozen=True, kw_only=True):
@@ -85,7 +85,7 @@ class MachineInfo(Struct, frozen=True, kw_only=True):
     swap_capacity: int
     memory_by_type: dict[str, MemoryByType]
     nvm: Nvm
-    hugepages: list[HugePagesInfo]
+    hugepages: list[HugePagesInfo] | None
     machine_id: str
     system_uuid: str
     boot_id: str

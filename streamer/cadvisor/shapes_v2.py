@@ -169,7 +169,7 @@ class Attributes(Struct, frozen=True, kw_only=True):
     memory_capacity: int
     machine_id: str
     system_uuid: str
-    hugepages: list[HugePagesInfo]
+    hugepages: list[HugePagesInfo] | None
     filesystems: list[MachineFilesystem]
     disk_map: dict[str, DiskInfo]
     network_devices: list[NetInfo]

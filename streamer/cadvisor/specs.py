@@ -48,7 +48,7 @@ def spec(container: Container, memory_capacity_bytes: int) -> s.ContainerSpec:
     """v1's spec. A memory limit of none is said as the machine's capacity; `has_*`: as the newest sample shows."""
     facts = container.facts
     limits: Limits = facts.get("spec", _NO_LIMITS)
-    has_cpu = _has(container, "cpu_usage_ns", limits.cpu_shares)
+    has_cpu = limits.cpu_shares is not UNSET or _has(container, "cpu_usage_ns")  # v1: shares are in another hierarchy than usage
     has_memory = _has(container, "memory_usage_bytes", limits.memory_limit_bytes)
     started = facts.get("started_at", "")
     created = facts.get("created_at", "") or facts.get("since", "") or started

@@ -44,7 +44,7 @@ async def test_what_is_not_known_is_zero_empty_or_unknown(house: House) -> None:
         disks=[Disk(name="vda", major=254, minor=0, size_bytes=1)], filesystems=[Filesystem(device="pool", mountpoint="/", fstype="zfs", capacity_bytes=5)],
     )  # fmt: skip
     assert (told["cloud_provider"], told["instance_type"], told["instance_id"]) == ("Unknown", "Unknown", "")
-    assert (told["num_sockets"], told["vendor_id"], told["topology"]) == (0, "", [])
+    assert (told["num_sockets"], told["vendor_id"], told["topology"]) == (1, "", [])
     assert told["disk_map"]["254:0"]["scheduler"] == "none"
     assert told["filesystems"] == [{"device": "pool", "capacity": 5, "type": "zfs", "inodes": 0, "has_inodes": False}]
 

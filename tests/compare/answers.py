@@ -12,6 +12,7 @@ from tests.compare.tree import Difference, Walk, seconds_of
 
 _HEADERS: Final = ("content-type", "x-content-type-options", "location")
 _HTTP_OK: Final = 200
+_HTTP_REFUSED: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,18 @@ def compare(walk: Walk, question: Question, ours: Answer, theirs: Answer, since:
         return
     if question.root.startswith("Events"):
         mine, other = comparable(mine, other, since)
-    yield from walk.compare(question.root, mine, other)
+    yield from walk.compare(question.root, mine, other, whose=question.whose)
 
 
 def compare_heads(path: str, ours: Answer, theirs: Answer) -> Iterator[Difference]:
-    """Status, and headers that theirs has: what is more of them is no client's business. Of another status nothing else is said."""
+    """Status, and headers that theirs has: what is more of them is no client's business.
+
+    Of another status only the text is compared, and only where both refuse: who is told why, is told the same.
+    """
     if ours.status != theirs.status:
-        yield Difference(path, "status", f"{ours.status} {_start(ours)}", f"{theirs.status} {_start(theirs)}")
+        yield Difference(path, "status", ours.status, theirs.status, f"{_start(ours)} | {_start(theirs)}")
+        if min(ours.status, theirs.status) >= _HTTP_REFUSED and _settled(ours.body) != _settled(theirs.body):
+            yield Difference(path, "text", _start(ours), _start(theirs))
         return
     for header in _HEADERS:
         if header in theirs.headers and ours.headers.get(header) != theirs.headers[header]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -31,9 +31,9 @@ class Family:
     help: str = ""
     series: dict[Labels, tuple[float, int | None]] = field(default_factory=dict)
 
-    def label_names(self) -> set[str]:
-        """Names of labels that have a value in at least one series."""
-        return {name for labels in self.series for name, _ in labels}
+    def label_names(self, of: Set[str]) -> set[str]:
+        """Names of labels that have a value in at least one series of these containers."""
+        return {name for labels in self.series if _whose(labels) in of for name, _ in labels}
 
 
 def families(text: str) -> dict[str, Family]:
@@ -93,7 +93,9 @@ def compare(ours: str, before: str, after: str) -> Iterator[Difference]:
     """What differs between ours and theirs, which was asked before and after ours."""
     mine, first, last = families(ours), families(before), families(after)
     for name in sorted(mine.keys() | last.keys()):
-        if name not in mine:
+        if name not in mine and _of_containers(last[name]) and any(_of_containers(family) for family in mine.values()):
+            yield from _family(name, Family(last[name].kind, last[name].help), first.get(name, Family()), last[name])
+        elif name not in mine:
             yield Difference(f"/metrics {name}", "only theirs", None, f"{len(last[name].series)} series")
         elif name not in last:
             yield Difference(f"/metrics {name}", "only ours", f"{len(mine[name].series)} series")
@@ -106,21 +108,26 @@ def _family(name: str, mine: Family, first: Family, last: Family) -> Iterator[Di
         yield Difference(f"/metrics {name} TYPE", "text", mine.kind, last.kind)
     if mine.help != last.help:
         yield Difference(f"/metrics {name} HELP", "text", mine.help, last.help)
-    differing = mine.label_names() ^ last.label_names()
+    both = {_whose(labels) for labels in mine.series} & {_whose(labels) for labels in last.series}
+    differing = mine.label_names(both) ^ last.label_names(both)
     for label in sorted(differing):
-        ours, theirs = label in mine.label_names(), label in last.label_names()
+        ours, theirs = label in mine.label_names(both), label in last.label_names(both)
         yield Difference(f"/metrics {name}{{{label}}}", "label", ours or None, theirs or None)
-    same = {_without(labels, differing): (labels, sample) for labels, sample in mine.series.items()}
+    renamed = _renamed(mine, last)
+    for labels, plain in renamed.items():
+        yield Difference(f"/metrics {name}{{device}}", "label", dict(labels)["device"], None, _told(plain), _whose(plain))
+    ours_series = {renamed.get(labels, labels): sample for labels, sample in mine.series.items()}
+    same = {_without(labels, differing): (labels, sample) for labels, sample in ours_series.items()}
     earlier = {_without(labels, differing): sample for labels, sample in first.series.items()}
     later = {_without(labels, differing): (labels, sample) for labels, sample in last.series.items()}
     for key in sorted(same.keys() | later.keys(), key=sorted):
         if key not in same:
             if key in earlier:
                 labels, (value, _) = later[key]
-                yield Difference(pattern(name, labels), "only theirs", None, value, _told(labels))
+                yield Difference(pattern(name, labels), "only theirs", None, value, _told(labels), _whose(labels))
         elif key not in later and key not in earlier:
             labels, (value, _) = same[key]
-            yield Difference(pattern(name, labels), "only ours", value, None, _told(labels))
+            yield Difference(pattern(name, labels), "only ours", value, None, _told(labels), _whose(labels))
         elif key in later:
             yield from _series(name, same[key][0], same[key][1], earlier.get(key), later[key][1])
 
@@ -132,14 +139,15 @@ def _series(
     first: tuple[float, int | None] | None,
     last: tuple[float, int | None],
 ) -> Iterator[Difference]:
-    path, where = pattern(name, labels), _told(labels)
+    path, where, whose = pattern(name, labels), _told(labels), _whose(labels)
     if (mine[1] is None) != (last[1] is None) or not (name.startswith("machine_") or _near(mine[1], first, last[1])):
-        yield Difference(path, "timestamp", mine[1], last[1], where)
+        yield Difference(path, "timestamp", mine[1], last[1], where, whose)
     rule = rule_of(name)
     around = [last[0]] if first is None else [first[0], last[0]]
     seen = Seen(last[0], around if rule.kind == "gauge" or len(around) > 1 else [], 1)
     if math.isnan(mine[0]) != math.isnan(last[0]) or not (math.isnan(mine[0]) or fits(rule, mine[0], seen)):
-        yield Difference(path, "value", mine[0], " to ".join(f"{value:.15g}" for value in dict.fromkeys(around)), where)
+        told = " to ".join(f"{value:.15g}" for value in dict.fromkeys(around))
+        yield Difference(path, "value", mine[0], told, where, whose)
 
 
 def _near(ours: int | None, first: tuple[float, int | None] | None, last: int | None) -> bool:
@@ -158,6 +166,21 @@ def pattern(name: str, labels: Labels) -> str:
     """A series without whose it is: `container_memory_failures_total{failure_type="pgfault",scope="container"}`."""
     kept = ",".join(f'{label}="{value}"' for label, value in sorted(labels) if not _WHOSE.fullmatch(label))
     return f"/metrics {name}{{{kept}}}" if kept else f"/metrics {name}"
+
+
+def _renamed(mine: Family, last: Family) -> dict[Labels, Labels]:
+    """Our series of a device that is told by its number alone -> the same without it, as theirs has it."""
+    numbered = (labels for labels in mine.series if re.fullmatch(r"\d+:\d+", dict(labels).get("device", "")))
+    plain = {labels: _without(labels, {"device"}) for labels in numbered if labels not in last.series}
+    return {labels: without for labels, without in plain.items() if without in last.series}
+
+
+def _whose(labels: Labels) -> str:
+    return dict(labels).get("id", "")
+
+
+def _of_containers(family: Family) -> bool:
+    return any(_whose(labels) for labels in family.series)
 
 
 def _told(labels: Labels) -> str:
@@ -185,6 +208,7 @@ _RULES: Final = [
         ("container_fs_inodes_total", Rule("gauge", absolute=10)),
         ("container_fs_inodes_free", Rule("gauge", absolute=2000, relative=0.01)),
         ("container_fs_io_current", Rule("gauge", absolute=64)),
+        ("container_fs_*_total", Rule("counter", relative=0.01)),  # until some seconds ago
         ("container_fs_usage_bytes", Rule("gauge", absolute=64 * MIB, relative=0.01)),
         ("container_fs_limit_bytes", Rule()),
         ("container_network_*_usage_total", Rule("gauge", absolute=20, relative=0.5)),

@@ -24,7 +24,8 @@ class Rule:
     """How a value is compared; times are in seconds.
 
     fact     equal
-    counter  between the samples before and after it, one interval to spare on both sides, and `absolute`
+    counter  between the samples before and after it, one interval to spare on both sides, and `absolute` or `relative` (of the
+             larger one)
     gauge    between the least and the largest of those samples, `absolute` or `relative` (of the larger one) to spare
     time     RFC 3339 in UTC with at most nanoseconds, `absolute` apart; whether it is known at all is a fact
     any      only its type: what it says depends on how long the one who is asked has been running
@@ -56,6 +57,7 @@ KEYED: Final[dict[str, tuple[str, ...]]] = {
     "SiblingsByPrefix": ("name",),
     "EventsSinceUnixTime": ("container_name", "event_type"),
     "Events": ("container_name", "event_type"),
+    "EventsNewest": ("container_name", "event_type"),
     "Storage": ("device", "mountpoint"),
     "Storage[].labels": (),  # a set of words
     "Processes": ("pid",),
@@ -71,8 +73,16 @@ ELEMENTS: Final = {
     "SpecV2ByName.*": "SpecV2",
     "SummaryByName.*": "Summary",
     "Events[]": "Event",
+    "EventsNewest[]": "Event",
     "EventsSinceUnixTime[]": "Event",
 }
+
+# Objects that say which container they are about, and by which key; and maps whose keys are containers.
+NAMES_ITS_CONTAINER: Final = {"Container": "name", "Event": "container_name"}
+BY_CONTAINER: Final = ("ContainerByName", "ContainerV2ByName", "SamplesV20ByName", "SpecV2ByName", "SummaryByName")
+
+# What of a sample is measured less often than samples are taken: compared between the newest ones.
+SELDOM: Final = "filesystem"
 
 # Maps whose keys are data.
 NAMED: Final = (
@@ -147,7 +157,7 @@ _RULES: Final[tuple[tuple[str, Rule], ...]] = (
     ("*.filesystem[].usage", Rule("gauge", absolute=64 * MIB, relative=0.01)),
     ("*.filesystem[].base_usage", Rule("gauge", absolute=64 * MIB, relative=0.01)),
     ("*.filesystem[].available", Rule("gauge", absolute=64 * MIB, relative=0.01)),
-    ("*.filesystem[].*", _COUNTER),  # what a disk has done
+    ("*.filesystem[].*", Rule("counter", relative=0.01)),  # what a disk has done until some seconds ago
     ("*.filesystem.containter_inode_usage", Rule("gauge", absolute=10, relative=0.1)),
     ("*.filesystem.*", Rule("gauge", absolute=4 * MIB, relative=0.1)),
     ("*.task_stats.*", Rule("gauge", absolute=5, relative=0.2)),

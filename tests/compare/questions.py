@@ -25,6 +25,7 @@ class Question:
     title     how the question is called where the path of the answer does not say it: refusals and texts
     samples   how many samples were asked for, where that many must come
     any_text  only that there is a text counts, not what it says
+    whose     the container that the answer is about, where it does not say itself
     """
 
     path: str
@@ -34,6 +35,7 @@ class Question:
     title: str = ""
     samples: int = -1
     any_text: bool = False
+    whose: str = ""
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}{' ' + self.body.decode() if self.body else ''}"
@@ -76,8 +78,8 @@ def asked(containers: Sequence[Container], *, second: int) -> Iterator[Question]
         yield Question(f"{base}/?creation_events=true&subcontainers=true&max_events=100000", "Events")
         yield Question(base, "Events")  # no type asked for: none comes
         for container in some[:3]:
-            yield Question(f"{base}{container.name}?creation_events=x&max_events=0x1&all_events=t", "Events")  # x is ignored
-            yield Question(f"{base}{container.name}?creation_events=1", "Events")
+            yield Question(f"{base}{container.name}?creation_events=x&max_events=0x1&all_events=t", "EventsNewest")  # x is ignored
+            yield Question(f"{base}{container.name}?creation_events=1", "EventsNewest")
     yield Question(
         f"/api/v1.3/events?creation_events=true&subcontainers=true&max_events=100000&start_time={second}", "EventsSinceUnixTime"
     )
@@ -124,8 +126,8 @@ def _v2(version: str, some: list[Container], docker: list[Container]) -> Iterato
     yield Question(f"{base}/attributes", "Attributes")
     yield Question(f"{base}/machine", "Machine")
     if version == "v2.1":
-        yield Question(f"{base}/machinestats", "MachineStats")
-        yield Question(f"{base}/machinestats?count=5", "MachineStats", samples=5)
+        yield Question(f"{base}/machinestats", "MachineStats", whose="/")
+        yield Question(f"{base}/machinestats?count=5", "MachineStats", samples=5, whose="/")
     yield Question(f"{base}/storage", "Storage")
     yield Question(f"{base}/storage?label=root", "Storage")
     for query in ("recursive=true", "recursive=TRUE", "type=docker&recursive=true", "recursive=true&type=name&count=64"):
@@ -138,7 +140,7 @@ def _v2(version: str, some: list[Container], docker: list[Container]) -> Iterato
         yield Question(f"{base}/spec{container.name}", "SpecV2ByName")
         yield Question(f"{base}/summary{container.name}", "SummaryByName")
     for container in some[1:]:
-        yield Question(f"{base}/ps{container.name}", "Processes")
+        yield Question(f"{base}/ps{container.name}", "Processes", whose=container.name)
     for container in docker:
         for said in (container.aliases[0], container.aliases[-1][:12]):
             yield Question(f"{base}/stats/{said}?type=docker&count=60", stats)

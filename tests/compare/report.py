@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.compare.expected import Expected, reason_of
-from tests.compare.tree import Difference
+from tests.compare.setting import Setting
+from tests.compare.tree import Difference, brief
 
 
 @dataclass(slots=True)
@@ -22,11 +23,11 @@ class Group:
     expected: Expected | None
 
 
-def grouped(found: Iterable[tuple[str, Difference]]) -> list[Group]:
+def grouped(found: Iterable[tuple[str, Difference]], setting: Setting) -> list[Group]:
     """(question, difference) pairs to groups: what is not expected first, then in the order of paths."""
     groups: dict[tuple[str, str, Expected | None], Group] = {}
     for asked, difference in found:
-        expected = reason_of(difference)
+        expected = reason_of(difference, setting)
         key = (difference.path, difference.kind, expected)
         group = groups.get(key)
         if group is None:
@@ -42,7 +43,7 @@ def as_json(groups: Iterable[Group]) -> list[dict[str, Any]]:
     return [
         {
             "path": group.path, "kind": group.kind, "count": group.count, "where": group.example.where,
-            "ours": group.example.ours, "theirs": group.example.theirs, "asked": group.asked,
+            "ours": brief(group.example.ours), "theirs": brief(group.example.theirs), "asked": group.asked,
             "expected": group.expected.reason if group.expected else None,
         }
         for group in groups
@@ -75,5 +76,5 @@ def as_text(groups: list[Group], *, questions: int, values: int) -> str:
 
 
 def _short(value: Any) -> str:
-    text = "-" if value is None else str(value)
+    text = "-" if value is None else str(brief(value))
     return text if len(text) <= 200 else f"{text[:200]}…"

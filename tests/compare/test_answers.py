@@ -9,8 +9,9 @@ import pytest
 
 from tests.compare import answers, report
 from tests.compare.answers import Answer, Since
-from tests.compare.expected import EXPECTED, NOT_ASKED
+from tests.compare.expected import EXPECTED, NOT_ASKED, reason_of
 from tests.compare.questions import Question, ambiguous, asked, known_to_both
+from tests.compare.setting import Setting
 from tests.compare.tree import Difference, Walk
 
 SINCE = Since(1000.0, frozenset({"/", "/a"}))
@@ -138,34 +139,114 @@ def test_a_client_that_fails_with_us() -> None:
     assert [found.path for found in answers.compare_clients("", theirs)] == ["client v1.3 MachineInfo", "client v2.1 Stats"]
 
 
-@pytest.mark.parametrize("row", EXPECTED, ids=lambda row: row.path)
+@pytest.mark.parametrize("row", EXPECTED, ids=lambda row: f"{row.path} {row.of}")
 def test_a_reason_is_given_for_something_that_no_other_row_has(row: object) -> None:
     """Each row has words, and stands once."""
     assert isinstance(row, type(EXPECTED[0]))
     assert row.reason
-    assert [other.path for other in EXPECTED].count(row.path) == 1
+    assert [(other.path, other.kinds, other.of) for other in EXPECTED].count((row.path, row.kinds, row.of)) == 1
     assert all(NOT_ASKED.values())
 
 
+SETTING = Setting(
+    {
+        "/": frozenset({"root", "parent"}), "/docker": frozenset({"raw", "early", "parent"}), "/new": frozenset({"raw"}),
+        "/docker/own": frozenset({"docker"}), "/docker/host": frozenset({"docker", "hosted"}), "/docker/none": frozenset({"docker", "alone"}),
+    },
+    frozenset({"vda"}),
+    {"/docker/own": 1_767_323_000.0},
+    1_767_322_000.0,
+)  # fmt: skip
+OWN, HOST, NONE = "/docker/own", "/docker/host", "/docker/none"
+UNKNOWN, MADE, STARTED = "0001-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "2026-01-02T03:03:20.5Z"
+FOUND, LATER = "2026-01-02T02:46:41Z", "2026-01-02T02:46:51Z"
+NO_LIMIT = 9223372036854771712
+EVENT = {"container_name": OWN}
+
+
 @pytest.mark.parametrize(
-    ("path", "kind", "expected"),
+    ("hidden", "shown"),
     [
-        ("Container.stats[].memory.kernel", "value", True),
-        ("Container.stats[].memory.usage", "value", False),
-        ("Container.stats[].cpu.usage.per_cpu_usage", "only theirs", True),
-        ("Container.stats[].cpu.usage.per_cpu_usage", "only ours", False),
-        ("Container.stats[].cpu.usage.total", "value", False),
-        ('/metrics container_cpu_usage_seconds_total{cpu="cpu01"}', "only theirs", True),
-        ("/metrics container_cpu_usage_seconds_total", "only theirs", False),
-        ("Containers[]", "only theirs", False),
-        ("Container.spec.image", "only theirs", False),
-        ("/metrics container_memory_rss HELP", "text", False),
+        # path, kind, ours, theirs, whose: what is expected; then, as (of another value) or whole, its neighbours that are not
+        (("Container.stats[].memory.kernel", "value", 0, 5, "/new"), [("value", 1, 5, "/new"), ("only ours", 0, None, "/new")]),
+        (("Container.stats[].cpu.usage.per_cpu_usage", "only theirs", None, [1], "/new"), [("only ours", [1], None, "/new")]),
+        (("Container.spec.has_network", "value", False, True, HOST), [("value", False, True, OWN), ("value", True, False, HOST)]),
+        (("Container.spec.has_network", "value", False, True, NONE), [("value", False, True, "/"), ("value", True, False, NONE)]),
+        (("Container.stats[].network", "only theirs", None, {}, HOST), [("only theirs", None, {}, OWN), ("only ours", {}, None, HOST)]),
+        (("Container.stats[].network", "only theirs", None, {}, NONE), [("only theirs", None, {}, "/"), ("only ours", {}, None, "/new")]),
+        (
+            ("Container.stats[].network.interfaces[]", "only theirs", None, {"name": "ifb0"}, "/"),
+            [("only theirs", None, {"name": "eth0"}, "/"), ("only ours", {"name": "ifb0"}, None, "/")],
+        ),
+        (("Container.stats[].network.name", "value", "eth0", "ifb0", "/"), [("value", "ifb0", "eth0", "/"), ("value", "a", "b", "/")]),
+        (
+            ('/metrics container_network_receive_bytes_total{interface="eth0"}', "only theirs", None, 1.0, HOST),
+            [("only theirs", None, 1.0, OWN), ("only theirs", None, 1.0, "/"), ("only ours", 1.0, None, HOST), ("value", 1.0, 2.0, HOST)],
+        ),
+        (
+            ("Container.stats[].filesystem[]", "only theirs", None, {"device": "/dev/shm"}, "/"),
+            [("only theirs", None, {"device": "/dev/vda1"}, "/"), ("only theirs", None, {"device": "/dev/shm"}, OWN)],
+        ),
+        (
+            ('/metrics container_fs_usage_bytes{device="/dev/shm"}', "only theirs", None, 1.0, "/"),
+            [("only theirs", None, 1.0, OWN), ("only ours", 1.0, None, "/"), ("value", 1.0, 2.0, "/")],
+        ),
+        (
+            ('/metrics container_fs_reads_merged_total{device="/dev/vda"}', "only theirs", None, 1.0, OWN),
+            [("only theirs", None, 1.0, "/"), ("value", 1.0, 2.0, OWN)],
+        ),
+        (("Container.stats[].filesystem[].io_time", "value", 0, 9, OWN), [("value", 0, 9, "/"), ("value", 1, 9, OWN)]),
+        (("Machine.filesystems[]", "only theirs", None, {"device": "tmpfs"}, ""), [("only theirs", None, {"device": "/dev/vda"}, "")]),
+        (("Machine.disk_map.*", "only theirs", None, {"name": "zram0"}, ""), [("only theirs", None, {"name": "vda"}, "")]),
+        (("Container.spec.memory.limit", "value", 1 << 34, NO_LIMIT, "/new"), [("value", 1 << 34, 1 << 26, "/new")]),
+        (("Container.spec.memory.reservation", "only theirs", None, NO_LIMIT, OWN), [("only theirs", None, 1 << 25, OWN)]),
+        (
+            ("Container.spec.creation_time", "value", UNKNOWN, MADE, "/docker"),
+            [("value", UNKNOWN, MADE, "/new"), ("value", UNKNOWN, MADE, OWN), ("value", FOUND, MADE, "/docker"), ("value", UNKNOWN, MADE, "/")],
+        ),
+        (("Container.spec.creation_time", "value", FOUND, "2026-01-02T02:46:45Z", "/"), [("value", FOUND, "2026-01-02T02:48:45Z", "/")]),
+        (("Event.timestamp", "value", FOUND, MADE, "/docker"), [("value", LATER, MADE, "/docker"), ("value", FOUND, MADE, OWN)]),
+        (("Event.timestamp", "value", STARTED, MADE, OWN), [("value", LATER, MADE, OWN), ("value", STARTED, MADE, HOST)]),
+        (
+            ("/metrics container_creation_time_seconds", "only theirs", None, 1.0, "/docker"),
+            [("only theirs", None, 1.0, OWN), ("only theirs", None, 1.0, "/new"), ("value", 1.0, 9.0, "/docker")],
+        ),
+        (
+            ("Container.stats[].memory.container_data.pgfault", "value", 9, "5 (fits: 4 to 6)", "/"),
+            [("value", 3, "5 (fits: 4 to 6)", "/"), ("value", 9, "5 (fits: 4 to 6)", OWN)],
+        ),
+        (("/metrics container_fs_reads_total{device}", "label", "7:0", None, "/"), [("label", "/dev/vda", None, "/"), ("label", None, True, "/")]),
+        (("refusal /api/v2.0/stats/…?type=docker", "status", 404, 500, ""), [("status", 400, 500, ""), ("status", 200, 500, ""), ("text", "a", "b", "")]),
+        (("refusal /api/v2.1/spec/…?count=x", "status", 400, 500, ""), [("status", 404, 500, ""), ("status", 403, 500, "")]),
+        (("refusal of the body {", "status", 400, 500, ""), [("status", 200, 500, ""), ("text", "a", "b", "")]),
+        (("Container", "status", 405, 200, ""), [("status", 404, 200, ""), ("status", 404, 500, "")]),
+        (("EventsNewest[]", "only ours", EVENT, None, ""), [("only theirs", None, EVENT, "")]),
     ],
-)
-def test_the_table_hides_what_it_says_and_no_more(path: str, kind: str, expected: bool) -> None:
+    ids=lambda value: f"{value[0]} {value[-1]}" if isinstance(value, tuple) else "",
+)  # fmt: skip
+def test_the_table_hides_what_it_says_and_no_more(hidden: tuple[Any, ...], shown: list[tuple[Any, ...]]) -> None:
     """The neighbours of what is expected are not."""
-    (group,) = report.grouped([("GET /", Difference(path, kind))])
-    assert (group.expected is not None) is expected
+    path, kind, ours, theirs, whose = hidden
+    assert reason_of(Difference(path, kind, ours, theirs, whose=whose), SETTING) is not None
+    for kind, ours, theirs, whose in shown:
+        assert reason_of(Difference(path, kind, ours, theirs, whose=whose), SETTING) is None, (kind, ours, theirs, whose)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("Container.stats[].cpu.usage.total", "value"), ("/metrics container_cpu_usage_seconds_total", "only theirs"),
+        ("Containers[]", "only theirs"), ("Container.spec.image", "only theirs"), ("/metrics container_memory_rss HELP", "text"),
+        ("Events[]", "only ours"), ("Events[]", "only theirs"), ("Container.stats[].network.rx_bytes", "value"),
+        ("Container.stats[].network.interfaces[].rx_bytes", "value"), ("Container.stats[].filesystem", "only theirs"),
+        ("/metrics container_network_receive_bytes_total", "only theirs"), ("/metrics container_fs_usage_bytes", "only theirs"),
+        ('/metrics container_fs_reads_total{device="7:0"}', "only ours"), ("JSON end of line", "body"),
+    ],
+)  # fmt: skip
+def test_what_no_row_expects_of_anybody(path: str, kind: str) -> None:
+    """Of no container."""
+    for whose in SETTING.sorts:
+        assert reason_of(Difference(path, kind, 1, 2, whose=whose), SETTING) is None
 
 
 def test_the_report_groups_by_path_and_gives_one_example() -> None:
@@ -175,7 +256,7 @@ def test_the_report_groups_by_path_and_gives_one_example() -> None:
         ("GET /1", Difference("Container.spec.image", "value", "x", "y", "/a")),
         ("GET /2", Difference("Container.spec.image", "value", "z", "y", "/b")),
     ]
-    groups = report.grouped(found)
+    groups = report.grouped(found, Setting())
     assert [(group.path, group.count, len(group.asked)) for group in groups] == [
         ("Container.spec.image", 2, 2), ("Container.stats[].memory.kernel", 1, 1),
     ]  # fmt: skip

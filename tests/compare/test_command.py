@@ -10,6 +10,7 @@ import pytest
 
 from tests.compare import __main__ as command
 from tests.compare.questions import Question
+from tests.compare.setting import Setting
 from tests.compare.tree import Difference
 from tests.support.brokers import free_port
 from tests.support.http_answer import server
@@ -35,7 +36,7 @@ def test_what_differs_only_now_and_then_is_left_out(monkeypatch: pytest.MonkeyPa
         looked.append("look")
         return [expected]
 
-    found = list(command.what_stays([(Question("/a"), lambda: next(answers)), (Question("/b"), look)]))
+    found = list(command.what_stays([(Question("/a"), lambda: next(answers)), (Question("/b"), look)], Setting()))
     assert found == [("GET /a", stays), ("GET /b", expected)]
     assert looked == ["look"]
 

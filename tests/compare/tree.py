@@ -12,7 +12,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from tests.compare.fields import ELEMENTS, LATE_SECONDS, NO_TIME, SAMPLES, Rule, is_named, keys_of, rule_of
+from tests.compare.fields import (
+    BY_CONTAINER,
+    ELEMENTS,
+    LATE_SECONDS,
+    NAMES_ITS_CONTAINER,
+    NO_TIME,
+    SAMPLES,
+    SELDOM,
+    Rule,
+    is_named,
+    keys_of,
+    rule_of,
+)
 
 _NEAR: Final = 2  # samples of theirs on either side of ours
 _UTC_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z")
@@ -27,6 +39,8 @@ class Difference:
 
     kind  `only ours`, `only theirs`: a key, an element or a family; `type`; `value`; `length`; `late`: samples of other times;
           `status`, `text`, `header`, `body`: of an HTTP answer; `label`, `timestamp`: of a metric; `refused`: by a client
+    where  which element of lists and maps whose keys are data
+    whose  the cgroup of the container that it is about, "" where it is about none
     """
 
     path: str
@@ -34,6 +48,7 @@ class Difference:
     ours: Any = None
     theirs: Any = None
     where: str = ""
+    whose: str = ""
 
 
 @dataclass(slots=True)
@@ -60,6 +75,10 @@ class Seen:
 
         return self._below(find)
 
+    def led_by(self, name: Any) -> Seen:
+        """A network whose own counters, those of the first interface, are those of the interface with this name."""
+        return self._below(lambda network: _led_by(network, name))
+
     def _below(self, step: Any) -> Seen:
         below = [step(value) for value in self.around]
         if any(value is None for value in below):  # came or went in between: nothing to judge a counter by
@@ -67,15 +86,26 @@ class Seen:
         return Seen(step(self.near), below, self.split)
 
 
+def _led_by(network: Any, name: Any) -> Any:
+    interfaces = network.get("interfaces") or () if isinstance(network, dict) else ()
+    first: dict[str, Any] = next((each for each in interfaces if each["name"] == name), {})
+    return {**network, **{key: first[key] for key in first if key in network and key != "name"}} if first else network
+
+
 class Walk:
     """Compares; `leaves` is how many values were looked at."""
 
     def __init__(self) -> None:
         self.leaves = 0
+        self._whose = ""
 
-    def compare(self, path: str, ours: Any, theirs: Any, where: str = "") -> Iterator[Difference]:
-        """Everything that differs at and below a path."""
+    def compare(self, path: str, ours: Any, theirs: Any, where: str = "", whose: str = "") -> Iterator[Difference]:
+        """Everything that differs at and below a path; `whose`: the container's that it is about, where it does not say itself."""
+        self._whose = whose
         yield from self._compare(path, ours, theirs if isinstance(theirs, Seen) else Seen(theirs), where)
+
+    def _differ(self, path: str, kind: str, ours: Any, theirs: Any, where: str) -> Difference:
+        return Difference(path, kind, ours, theirs, where, self._whose)
 
     def _compare(self, path: str, ours: Any, seen: Seen, where: str) -> Iterator[Difference]:
         if path in SAMPLES and isinstance(ours, list) and isinstance(seen.near, list):
@@ -88,19 +118,25 @@ class Walk:
             self.leaves += 1
             rule = rule_of(path)
             if not _same_type(ours, seen.near, rule):
-                yield Difference(path, "type", _shape(ours), _shape(seen.near), where)
+                yield self._differ(path, "type", _shape(ours), _shape(seen.near), where)
             elif not fits(rule, ours, seen):
-                yield Difference(path, "value", ours, _told(rule, seen), where)
+                yield self._differ(path, "value", ours, _told(rule, seen), where)
 
     def _object(self, path: str, ours: dict[str, Any], seen: Seen, where: str) -> Iterator[Difference]:
         named = is_named(path)
+        if path.endswith(".network"):
+            seen = seen.led_by(ours.get("name"))
+        if path in NAMES_ITS_CONTAINER:
+            self._whose = str(seen.near.get(NAMES_ITS_CONTAINER[path], ""))
         for key in [*seen.near, *(key for key in ours if key not in seen.near)]:
             below = f"{path}.*" if named else f"{path}.{key}"
             there = f"{where} {key}".strip() if named else where
+            if named and path in BY_CONTAINER:
+                self._whose = key
             if key not in ours:
-                yield Difference(below, "only theirs", None, _brief(seen.near[key]), there)
+                yield self._differ(below, "only theirs", None, seen.near[key], there)
             elif key not in seen.near:
-                yield Difference(below, "only ours", _brief(ours[key]), None, there)
+                yield self._differ(below, "only ours", ours[key], None, there)
             else:
                 yield from self._compare(ELEMENTS.get(below, below), ours[key], seen.of(key), there)
 
@@ -108,20 +144,20 @@ class Walk:
         below = f"{path}[]"
         if keys_of(path) is None:
             if len(ours) != len(seen.near):
-                yield Difference(path, "length", _brief(ours), _brief(seen.near), where)
+                yield self._differ(path, "length", ours, seen.near, where)
             for number, element in enumerate(ours[: len(seen.near)]):
                 yield from self._compare(below, element, seen.element(path, (), number), where)
             return
         mine = {_key(path, element): element for element in ours}
         other = {_key(path, element): element for element in seen.near}
         if len(ours) > len(mine) and len(seen.near) == len(other):
-            yield Difference(path, "length", f"{len(ours)}, some twice", len(other), where)
+            yield self._differ(path, "length", f"{len(ours)}, some twice", len(other), where)
         for key in [*other, *(key for key in mine if key not in other)]:
             there = f"{where} {'/'.join(map(str, key))}".strip()
             if key not in mine:
-                yield Difference(below, "only theirs", None, _brief(other[key]), there)
+                yield self._differ(below, "only theirs", None, other[key], there)
             elif key not in other:
-                yield Difference(below, "only ours", _brief(mine[key]), None, there)
+                yield self._differ(below, "only ours", mine[key], None, there)
             else:
                 yield from self._compare(ELEMENTS.get(below, below), mine[key], seen.element(path, key, 0), there)
 
@@ -129,17 +165,33 @@ class Walk:
         self.leaves += 1
         if not ours or not theirs:
             if ours or theirs:
-                yield Difference(path, "length", len(ours), len(theirs), where)
+                yield self._differ(path, "length", len(ours), len(theirs), where)
             return
         for sample in ours:
             if not (isinstance(sample, dict) and _is_utc(sample.get("timestamp"))):
-                yield Difference(f"{path}[].timestamp", "value", _brief(sample), theirs[-1]["timestamp"], where)
+                yield self._differ(f"{path}[].timestamp", "value", sample, theirs[-1]["timestamp"], where)
                 return
         apart = seconds_of(ours[-1]["timestamp"]) - seconds_of(theirs[-1]["timestamp"])
         if abs(apart) > LATE_SECONDS:
-            yield Difference(path, "late", ours[-1]["timestamp"], theirs[-1]["timestamp"], where)
+            yield self._differ(path, "late", ours[-1]["timestamp"], theirs[-1]["timestamp"], where)
         sample, seen = align(ours, theirs)
-        yield from self._compare(f"{path}[]", sample, seen, where)
+        yield from self._compare(
+            f"{path}[]", _without(sample), Seen(_without(seen.near), [*map(_without, seen.around)], seen.split), where
+        )
+        yield from self._compare(f"{path}[]", *_measured_seldom(ours, theirs), where)
+
+
+def _without(sample: Any) -> Any:
+    return {key: value for key, value in sample.items() if key != SELDOM}
+
+
+def _measured_seldom(ours: Sequence[Any], theirs: Sequence[Any]) -> tuple[Any, Seen]:
+    """Of the newest samples what is measured less often than they are taken; of theirs over all the time that both know of."""
+    found = [{SELDOM: sample[SELDOM]} for sample in theirs if SELDOM in sample]
+    near = found[-1] if SELDOM in theirs[-1] else {}
+    return {SELDOM: ours[-1][SELDOM]} if SELDOM in ours[-1] else {}, Seen(near, [found[0], near], 1) if len(
+        found
+    ) > 1 and near else Seen(near)
 
 
 def align(ours: Sequence[Any], theirs: Sequence[Any]) -> tuple[Any, Seen]:
@@ -182,7 +234,8 @@ def allowed(rule: Rule, seen: Seen) -> tuple[float, float] | None:
     step = newer[0] - older[-1]
     least = older[-2] if len(older) > 1 else older[-1] - step
     largest = newer[1] if len(newer) > 1 else newer[0] + step
-    return least - rule.absolute, largest + rule.absolute
+    spare = max(rule.absolute, rule.relative * abs(largest))
+    return least - spare, largest + spare
 
 
 def _time_fits(rule: Rule, ours: Any, near: Any) -> bool:
@@ -221,7 +274,7 @@ def _key(path: str, element: Any) -> tuple[Any, ...]:
 
 
 def _shape(value: Any) -> str:
-    return f"{_JSON_TYPES[type(value)]} {_brief(value)}"
+    return f"{_JSON_TYPES[type(value)]} {brief(value)}"
 
 
 def _told(rule: Rule, seen: Seen) -> Any:
@@ -230,7 +283,8 @@ def _told(rule: Rule, seen: Seen) -> Any:
     return seen.near
 
 
-def _brief(value: Any) -> Any:
+def brief(value: Any) -> Any:
+    """A value as it is told of: of a tree, its keys or its length."""
     if isinstance(value, dict):
         return f"{{{', '.join(list(value)[:6])}{', …' if len(value) > 6 else ''}}}"
     if isinstance(value, list):
