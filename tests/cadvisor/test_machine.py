@@ -11,7 +11,7 @@ from streamer.cadvisor import NotFound, Operations
 from streamer.clock import SystemClock
 from streamer.memory import Memory
 from streamer.model import messages as m
-from streamer.model.machine import Disk, Filesystem, MemoryModules
+from streamer.model.machine import Core, Disk, Filesystem, MemoryModules, NumaNode
 from streamer.model.stats import FilesystemUsage
 from tests.cadvisor.conftest import WEB, House
 from tests.support.said import Teller
@@ -47,6 +47,27 @@ async def test_what_is_not_known_is_zero_empty_or_unknown(house: House) -> None:
     assert (told["num_sockets"], told["vendor_id"], told["topology"]) == (1, "", [])
     assert told["disk_map"]["254:0"]["scheduler"] == "none"
     assert told["filesystems"] == [{"device": "pool", "capacity": 5, "type": "zfs", "inodes": 0, "has_inodes": False}]
+
+
+async def test_of_what_there_is_none_is_null(house: House) -> None:
+    """As a list in Go to which nothing was appended."""
+    node = NumaNode(node_id=0, memory_bytes=1, cores=[Core(core_id=0, socket_id=0, threads=[0])])
+    told = await machine(house, huge_pages=[], topology=[node])
+    (node_told,) = told["topology"]
+    assert (told["hugepages"], node_told["hugepages"], node_told["caches"], node_told["distances"]) == (None, None, None, None)
+    assert (node_told["cores"][0]["caches"], node_told["cores"][0]["uncore_caches"]) == (None, None)
+
+
+async def test_a_host_without_a_file_system_on_a_disk(house: House) -> None:
+    """None is an answer, once it has been looked; cAdvisor always knows the label `root`."""
+    house.raw("/")
+    house.sampled("/", filesystems=[])
+    with pytest.raises(NotFound, match="no file system was measured yet"):
+        await house.operations.fs_info()
+    await machine(house, filesystems=[])
+    assert await house.operations.fs_info() == await house.operations.fs_info("root") == []
+    with pytest.raises(NotFound, match='non-existent label "docker-images"'):
+        await house.operations.fs_info("docker-images")
 
 
 async def test_versions_and_attributes(house: House) -> None:

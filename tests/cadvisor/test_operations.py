@@ -196,6 +196,8 @@ async def test_a_spec_says_what_its_samples_have(house: House) -> None:
     assert (after.has_cpu, after.has_memory, after.has_network, after.has_diskio) == (True, False, False, True)
     assert (await house.operations.container_spec("/lab/one"))["/lab/one"].cpu.quota == 0
     assert after.cpu.quota == 50_000
+    house.sampled("/lab/one", cpu_usage_ns=UNSET)  # in the hierarchy of the shares, and not in that of the usage
+    assert (await house.operations.container_info("/lab/one")).spec.has_cpu
 
 
 async def test_when_it_was_made_and_started(house: House) -> None:

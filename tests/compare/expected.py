@@ -153,7 +153,7 @@ def _a_millionth(one: Difference, _: Setting) -> bool:
 
 
 def _of_the_whole_disk(one: Difference, setting: Setting) -> bool:
-    return bool(one.theirs >= setting.disk_operations)
+    return bool(one.theirs >= 0.99 * setting.disk_operations)
 
 
 def _ours_number(one: Difference, _: Setting) -> bool:
@@ -407,7 +407,7 @@ def reason_of(difference: Difference, setting: Setting) -> Expected | None:
 NOT_ASKED: Final = {
     "times in another zone than UTC": "cAdvisor writes its host's zone; UTC is the same instant, and what streams say",
     "max_events": "the newest events of the container that is asked about; cAdvisor cuts before it looks whose they are",
-    "watchers of events": "each has a bounded queue and is told what it missed; cAdvisor waits for the slowest, and discovery with it",
+    "watchers of events": "each has a bounded queue, and for one that is too slow the stream ends; cAdvisor waits for the slowest, and discovery with it",
     "OOM kills from before the start": "each kill is one event by its number in the kernel log; cAdvisor tells all in the log again at each start",
     "OOM kills that cAdvisor does not see": "host-wide kills, whole groups and reports that the kernel cut are told too, with the counters as second witness",
     "a container whose details are missing": "is told at once with what is known; cAdvisor leaves it out, or keeps it without a name",

@@ -93,7 +93,7 @@ def compare(ours: str, before: str, after: str) -> Iterator[Difference]:
     """What differs between ours and theirs, which was asked before and after ours."""
     mine, first, last = families(ours), families(before), families(after)
     for name in sorted(mine.keys() | last.keys()):
-        if name not in mine and _of_containers(last[name]) and any(_of_containers(family) for family in mine.values()):
+        if name not in mine and _of_containers(last[name]):
             yield from _family(name, Family(last[name].kind, last[name].help), first.get(name, Family()), last[name])
         elif name not in mine:
             yield Difference(f"/metrics {name}", "only theirs", None, f"{len(last[name].series)} series")
@@ -108,16 +108,16 @@ def _family(name: str, mine: Family, first: Family, last: Family) -> Iterator[Di
         yield Difference(f"/metrics {name} TYPE", "text", mine.kind, last.kind)
     if mine.help != last.help:
         yield Difference(f"/metrics {name} HELP", "text", mine.help, last.help)
+    renamed = _renamed(mine, last)
+    for labels, plain in renamed.items():
+        yield Difference(f"/metrics {name}{{device}}", "label", dict(labels)["device"], None, _told(plain), _whose(plain))
+    mine = Family(series={renamed.get(labels, labels): sample for labels, sample in mine.series.items()})
     both = {_whose(labels) for labels in mine.series} & {_whose(labels) for labels in last.series}
     differing = mine.label_names(both) ^ last.label_names(both)
     for label in sorted(differing):
         ours, theirs = label in mine.label_names(both), label in last.label_names(both)
         yield Difference(f"/metrics {name}{{{label}}}", "label", ours or None, theirs or None)
-    renamed = _renamed(mine, last)
-    for labels, plain in renamed.items():
-        yield Difference(f"/metrics {name}{{device}}", "label", dict(labels)["device"], None, _told(plain), _whose(plain))
-    ours_series = {renamed.get(labels, labels): sample for labels, sample in mine.series.items()}
-    same = {_without(labels, differing): (labels, sample) for labels, sample in ours_series.items()}
+    same = {_without(labels, differing): (labels, sample) for labels, sample in mine.series.items()}
     earlier = {_without(labels, differing): sample for labels, sample in first.series.items()}
     later = {_without(labels, differing): (labels, sample) for labels, sample in last.series.items()}
     for key in sorted(same.keys() | later.keys(), key=sorted):

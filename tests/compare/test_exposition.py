@@ -114,3 +114,26 @@ def test_a_pattern_says_what_is_measured_and_not_of_whom() -> None:
     )
     assert pattern("m", labels) == '/metrics m{failure_type="pgfault",scope="hierarchy"}'
     assert pattern("m", frozenset({("id", "/a")})) == "/metrics m"
+
+
+def test_a_device_that_only_we_number_is_the_same_series() -> None:
+    """Its value is compared, and that it is named differently is said."""
+    theirs = TEXT + '# TYPE container_fs_reads_total counter\ncontainer_fs_reads_total{id="/a"} 8 1700000000000\n'
+    ours = theirs.replace('reads_total{id="/a"}', 'reads_total{device="7:0",id="/a"}')
+    assert found(ours, theirs, theirs) == [("/metrics container_fs_reads_total{device}", "label")]
+    wrong = ours.replace(" 8 17", " 9 17")
+    assert found(wrong, theirs, theirs) == [
+        ("/metrics container_fs_reads_total{device}", "label"), ("/metrics container_fs_reads_total", "value"),
+    ]  # fmt: skip
+    named = ours.replace("7:0", "/dev/vdb")
+    assert [(one.path, one.ours) for one in compare(named, theirs, theirs)] == [("/metrics container_fs_reads_total{device}", True)]
+
+
+def test_of_a_family_that_is_missing_each_container_is_told() -> None:
+    """So that a row can say for which of them that is meant; a label that only those have is no difference of its own."""
+    more = '# TYPE container_fs_io_current gauge\ncontainer_fs_io_current{device="/dev/shm",id="/a"} 0\ncontainer_fs_io_current{device="/dev/vda",id="/b",name="web"} 0\n'
+    assert found(TEXT, TEXT + more, TEXT + more) == [
+        ('/metrics container_fs_io_current{device="/dev/shm"}', "only theirs"),
+        ('/metrics container_fs_io_current{device="/dev/vda"}', "only theirs"),
+    ]
+    assert [one.whose for one in compare(TEXT, TEXT + more, TEXT + more)] == ["/a", "/b"]

@@ -229,3 +229,38 @@ def test_nothing_compared_is_changed() -> None:
 def test_seconds(text: str, seconds: float) -> None:
     """Zones and any number of digits."""
     assert seconds_of(text) == seconds
+
+
+def test_a_difference_says_whose_it_is() -> None:
+    """By the container's own name, or the key that it has in a map."""
+    ours, theirs = [container(1, 2)], [container(1, 2)]
+    ours[0]["spec"]["cpu"]["limit"] = 2
+    assert [one.whose for one in Walk().compare("Containers", ours, theirs)] == ["/docker/a"]
+    mine, other = {"/b": {"has_cpu": True}}, {"/b": {"has_cpu": False}}
+    assert [one.whose for one in Walk().compare("SpecV2ByName", mine, other)] == ["/b"]
+
+
+def test_the_first_interface_may_be_another_one() -> None:
+    """Its counters, which stand for the whole network, are held against those of the same name."""
+    theirs = container(*range(9))
+    for second in theirs["stats"]:
+        mirror = {"name": "ifb0", "rx_bytes": 0, "tx_errors": 0}
+        second["network"] = {**mirror, "interfaces": [mirror, {**second["network"]["interfaces"][0]}]}
+    ours = container(*range(5))
+    ours["stats"][-1]["network"].update(rx_bytes=500 * 4, tx_errors=0)
+    expected = [("Container.stats[].network.name", "value"), ("Container.stats[].network.interfaces[]", "only theirs")]
+    assert sorted(differences(ours, theirs)) == sorted(expected)
+    ours["stats"][-1]["network"]["rx_bytes"] = 0
+    assert ("Container.stats[].network.rx_bytes", "value") in differences(ours, theirs)
+
+
+def test_file_systems_are_compared_between_the_newest_samples() -> None:
+    """However the samples are aligned; ours has them in the newest only."""
+    ours, theirs = container(*range(5)), container(*range(9))
+    for second in ours["stats"][:-1]:
+        del second["filesystem"]
+    assert differences(ours, theirs) == []
+    ours["stats"][-1]["filesystem"][0]["capacity"] += 1
+    assert differences(ours, theirs) == [("Container.stats[].filesystem[].capacity", "value")]
+    del ours["stats"][-1]["filesystem"]
+    assert differences(ours, theirs) == [("Container.stats[].filesystem", "only theirs")]
