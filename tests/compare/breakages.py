@@ -306,7 +306,7 @@ def proofs(kept: Mapping[str, Kept], setting: Setting, judge: Callable[[Kept], l
     whole = {name: unexpected(one) for name, one in kept.items()}
     for breakage in BREAKAGES:
         one = kept.get(breakage.root)
-        body = breakage.put_into(one.ours.body, setting) if one is not None else None
+        body = breakage.put_into(one.ours.body, setting) if one is not None and one.ours.status == one.theirs[-1].status else None
         name = f"{breakage.root}: {breakage.name}"
         if one is None or body is None:
             yield Proof(name, None)
