@@ -4,7 +4,7 @@ Because only messages come in, the same memory serves one host (fed by its manag
 everything is kept by host id. Every collection here has a bound; `Memory.bytes` says what the large ones amount to.
 """
 
-from streamer.memory.container import Container
+from streamer.memory.container import RATED, Container
 from streamer.memory.events import Event, Events
 from streamer.memory.layout import COLUMNS, INDEX, StatsSample
 from streamer.memory.memory import ID_PREFIX_MIN, Limits, Memory, Stream
@@ -15,6 +15,7 @@ __all__ = [
     "COLUMNS",
     "ID_PREFIX_MIN",
     "INDEX",
+    "RATED",
     "Container",
     "Derived",
     "Event",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any, Final, cast
 
 from msgspec import UNSET, structs
@@ -14,12 +15,32 @@ from streamer.model.messages import ABOUT_FIELDS
 from streamer.model.stats import FilesystemUsage
 from streamer.model.wire import as_json
 
+RATED: Final = (
+    "cpu_usage_ns",
+    "cpu_periods",
+    "cpu_throttled_periods",
+    "memory_working_set_bytes",
+    "io_read_bytes",
+    "io_write_bytes",
+    "network_rx_bytes",
+    "network_tx_bytes",
+    "psi_cpu_some_ns",
+    "psi_memory_some_ns",
+    "psi_io_some_ns",
+)
+"""What rates are made of: of the two newest samples at hand, as to unpack these for each question takes ten times as long."""
+
+Look = tuple[int, tuple[Any, ...]]
+"""Of a sample its time, wall clock in ns, and a value for each of `RATED`, `UNSET` where the kernel gave none."""
+
 _RECORD_BYTES: Final = 1500  # `latest`, less what it shares with the newest sample and the container
+_LOOK_BYTES: Final = 600  # the older one; values of the newer one are those of `latest`
 
 _ABOUT: Final = frozenset(ABOUT_FIELDS)
 _FIELDS: Final = m.ContainerStats.__struct_fields__
 _VALUES: Final = slice(_FIELDS.index(COLUMNS[0]), _FIELDS.index(COLUMNS[-1]) + 1)
 _LISTS: Final = slice(_VALUES.stop, None)  # network_interfaces, io_devices, filesystems
+_rated: Final = itemgetter(*map(_FIELDS.index, RATED))
 _CPU: Final = _FIELDS.index("cpu_usage_ns")
 _MEMORY: Final = _FIELDS.index("memory_working_set_bytes")
 
@@ -30,6 +51,7 @@ class Container:
     key           host id, container id, incarnation
     facts         the field names and values of the messages, and `deleted`, `deleted_at`, `oom_kills`, `last_oom_at`
     latest        its newest `ContainerStats`, None before the first
+    looks         at most two, the newest last, since the clock was set back last
     samples       the values of the recent ones
     filesystems   as last measured, by the sample of `filesystems_ns`
     summary       statistics of the last minute, hour and day
@@ -46,6 +68,7 @@ class Container:
         "filesystems_ns",
         "key",
         "latest",
+        "looks",
         "oom_told",
         "samples",
         "summary",
@@ -55,6 +78,7 @@ class Container:
         self.key = (record.host_id, record.container_id, record.incarnation)
         self.facts: dict[str, Any] = {"host": record.host, "host_id": record.host_id}
         self.latest: m.AboutContainer | None = None
+        self.looks: tuple[Look, ...] = ()
         self.samples = Samples(samples)
         self.filesystems: tuple[FilesystemUsage, ...] = ()
         self.filesystems_ns = 0
@@ -87,7 +111,12 @@ class Container:
     @property
     def size(self) -> int:
         """Bytes that its samples and statistics take."""
-        return self.samples.size + self.summary.size + (_RECORD_BYTES if self.latest is not None else 0)
+        return (
+            self.samples.size
+            + self.summary.size
+            + (_RECORD_BYTES if self.latest is not None else 0)
+            + _LOOK_BYTES * len(self.looks)
+        )
 
     @property
     def encoded(self) -> bytes:
@@ -119,6 +148,8 @@ class Container:
         time_ns = record.time_ms * 1_000_000 + int(record.time[-7:-1])  # as `clock.rfc3339` writes it: nine digits and Z
         row = structs.astuple(record)
         interfaces, devices, filesystems = row[_LISTS]
+        before = self.looks[-1:]
+        self.looks = (*(before if before and before[0][0] < time_ns else ()), (time_ns, _rated(row)))
         self.samples.add(time_ns, row[_VALUES], interfaces or (), devices or ())
         self.summary.add(time_ns, row[_CPU], row[_MEMORY])
         if filesystems:

@@ -132,11 +132,13 @@ class Layout:
             return None
         return tuple([number for device in devices for number in _astuple(device)[2:]])
 
-    def reader(self, columns: Sequence[int]) -> Callable[[Row], tuple[Any, ...]]:
-        """Reads these columns, all of them whole numbers, from a row: `UNSET` for those that it does not have."""
-        read = _getter([min(self._at[column], self._whole) for column in columns])
-        whole = self._whole
-        return lambda row: read((*row[:whole], UNSET))
+    def reader(self, columns: Sequence[int]) -> Reader:
+        """For these columns, all of them whole numbers."""
+        return _reader(self, tuple(columns))
+
+    def places(self, columns: Sequence[int]) -> list[int | None]:
+        """Where in a row these columns, all of them whole numbers, stand; None for those that it does not have."""
+        return [at if (at := self._at[column]) < self._whole else None for column in columns]
 
     def sample(self, time_ns: int, row: Row) -> StatsSample:
         """The sample of a row."""
@@ -157,6 +159,35 @@ class Layout:
             size = len(IoDevice.__struct_fields__) - 2
             devices = tuple([IoDevice(*number, *row[end + i * size :][:size]) for i, number in enumerate(key.devices)])
         return StatsSample(time_ns, values, interfaces, devices)
+
+
+class Reader:
+    """Reads some columns of a layout, and follows them from row to row without the others.
+
+    numbers  of a row, or of how much it grew: those of the columns that are there
+    values   of these numbers: one for each column, `UNSET` for those that are not
+    """
+
+    __slots__ = ("numbers", "values")
+
+    def __init__(self, layout: Layout, columns: tuple[int, ...]) -> None:
+        places = layout.places(columns)
+        present = [place for place in places if place is not None]
+        self.numbers = _getter(present)
+        if len(present) == len(columns):
+            self.values: Callable[[Row], tuple[Any, ...]] = _itself
+        else:
+            of_each = _getter([present.index(place) if place is not None else len(present) for place in places])
+            self.values = lambda numbers: of_each((*numbers, UNSET))
+
+
+def _itself(numbers: Row) -> Row:
+    return numbers
+
+
+@lru_cache(_KNOWN_LAYOUTS)
+def _reader(layout: Layout, columns: tuple[int, ...]) -> Reader:
+    return Reader(layout, columns)
 
 
 @lru_cache(_KNOWN_LAYOUTS)

@@ -199,14 +199,28 @@ class Samples:
 
         columns  positions in `COLUMNS`
         """
-        found: list[tuple[int, tuple[Any, ...]]] = []
-        known: Layout | None = None
-        for time_ns, layout, row, _ in self._back(thin=False) if most else ():
-            if layout is not known:
-                known, read = layout, layout.reader(columns)
-            found.append((time_ns, read(row)))
-            if len(found) == most:
-                break
+        left = len(self) if most < 0 else min(most, len(self))
+        if self._layout is None or not left:
+            return []
+        layout, time_ns = self._layout, self._time_ns
+        reader = layout.reader(columns)
+        numbers = reader.numbers(self._row)
+        found = [(time_ns, reader.values(numbers))]
+        for block in (_Block(self._waits, b""), *reversed(self._blocks)):
+            turn, *entries = self._unpacked(block)
+            while entries:
+                if len(found) == left:
+                    found.reverse()
+                    return found
+                step, *growth = entries.pop()
+                time_ns -= abs(step)
+                if growth:
+                    numbers = tuple(map(sub, numbers, reader.numbers(growth)))
+                elif turn and not entries:
+                    layout = layout_for(convert(turn[0], LayoutKey))
+                    reader = layout.reader(columns)
+                    numbers = reader.numbers(turn[1])
+                found.append((time_ns, reader.values(numbers)))
         found.reverse()
         return found
 

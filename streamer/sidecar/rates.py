@@ -6,12 +6,14 @@ A rate is the growth of a counter by the time between two samples; what the kern
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import pairwise
+from operator import sub
 from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from streamer.memory import INDEX, Container
+from streamer.memory import INDEX, RATED, Container
 
 MOST_POINTS: Final = 600
 
@@ -40,14 +42,16 @@ class Rates(Struct, omit_defaults=True, kw_only=True):
 _SHORTEST_NS: Final = 10_000_000
 """Two samples closer to each other give no rate: the clock's and the kernel's own grain would be most of it."""
 
-_CPU: Final = INDEX["cpu_usage_ns"]
-_PERIODS: Final = INDEX["cpu_periods"]
-_THROTTLED: Final = INDEX["cpu_throttled_periods"]
-_MEMORY: Final = INDEX["memory_working_set_bytes"]
-_BYTES: Final = tuple(
-    (f"{name}_per_second", INDEX[name]) for name in ("io_read_bytes", "io_write_bytes", "network_rx_bytes", "network_tx_bytes")
+_CPU, _PERIODS, _THROTTLED, _MEMORY = map(
+    RATED.index, ("cpu_usage_ns", "cpu_periods", "cpu_throttled_periods", "memory_working_set_bytes")
 )
-_PRESSURE: Final = tuple((f"psi_{resource}_some_percent", INDEX[f"psi_{resource}_some_ns"]) for resource in ("cpu", "memory", "io"))
+_BYTES: Final = tuple(
+    (f"{name}_per_second", RATED.index(name))
+    for name in ("io_read_bytes", "io_write_bytes", "network_rx_bytes", "network_tx_bytes")
+)
+_PRESSURE: Final = tuple(
+    (f"psi_{resource}_some_percent", RATED.index(f"psi_{resource}_some_ns")) for resource in ("cpu", "memory", "io")
+)
 
 
 def rates(container: Container) -> Rates:
@@ -55,11 +59,13 @@ def rates(container: Container) -> Rates:
     if container.deleted_ms:
         return Rates()
     found = _limits(container)
-    samples = container.samples.newest(2)
-    if samples:
-        found.memory_working_set_bytes = samples[-1].values[_MEMORY]
-    if len(samples) == 2 and (passed_ns := samples[1].time_ns - samples[0].time_ns) >= _SHORTEST_NS:
-        _between(found, samples[0].values, samples[1].values, passed_ns)
+    looks = container.looks
+    if looks:
+        found.memory_working_set_bytes = looks[-1][1][_MEMORY]
+    if len(looks) == 2:
+        (began_ns, before), (ended_ns, after) = looks
+        if ended_ns - began_ns >= _SHORTEST_NS:
+            _between(found, before, after, ended_ns - began_ns)
     return found
 
 
@@ -115,30 +121,39 @@ class Series(Struct, omit_defaults=True):
 
 _Point = tuple[int, tuple[Any, ...]]
 """Time in ns, and of `_DRAWN` the values."""
-_DRAWN: Final = (_CPU, _MEMORY, *(column for _, column in _BYTES))
+_DRAWN: Final = tuple(INDEX[RATED[column]] for column in (_CPU, _MEMORY, *(column for _, column in _BYTES)))
 
 
 def series(container: Container, since_ms: int, points: int) -> Series:
     """At most `points` of what was after `since_ms` (0: all that is in memory), evenly thinned, the newest always there."""
     found = _thinned(_after(container, since_ms), points)
-    columns: list[list[Any]] = [[], [], [], []]
-    for (began_ns, before), (ended_ns, after) in pairwise(found):
-        span_ns = ended_ns - began_ns
-        cpu = _growth(before, after, 0)
-        columns[0].append(None if cpu is None else round(cpu / span_ns, 4))
-        columns[1].append(None if after[1] is UNSET else after[1])
-        columns[2].append(_per_second(before, after, 2, span_ns))
-        columns[3].append(_per_second(before, after, 4, span_ns))
-    known = [column if any(number is not None for number in column) else UNSET for column in columns]
-    return Series(container.key[2], [time_ns // 1_000_000 for time_ns, _ in found[1:]], *known)
+    if len(found) < len(("from", "to")):
+        return Series(container.key[2], [])
+    times_ns, values = zip(*found, strict=True)
+    cpu, memory, read, written, received, sent = zip(*values, strict=True)
+    spans_ns = list(map(sub, times_ns[1:], times_ns))
+    cores = [None if used is None else round(used / span_ns, 4) for used, span_ns in zip(_grown(cpu), spans_ns, strict=True)]
+    held = [None if size is UNSET else size for size in memory[1:]]
+    drawn = (cores, held, _per_second(read, written, spans_ns), _per_second(received, sent, spans_ns))
+    known: list[Any] = [UNSET if column.count(None) == len(column) else column for column in drawn]
+    return Series(container.key[2], [time_ns // 1_000_000 for time_ns in times_ns[1:]], *known)
 
 
-def _per_second(before: tuple[Any, ...], after: tuple[Any, ...], first: int, span_ns: int) -> int | None:
-    """Of two counters that stand side by side, the sum, or the one that is known."""
-    one, other = _growth(before, after, first), _growth(before, after, first + 1)
-    if one is None and other is None:
-        return None
-    return ((one or 0) + (other or 0)) * 1_000_000_000 // span_ns
+def _grown(counter: Sequence[Any]) -> list[int | None]:
+    """From each to the next; None where one of them is not known."""
+    if counter.count(UNSET) == len(counter):
+        return [None] * (len(counter) - 1)
+    if UNSET in counter:
+        return [None if UNSET in (before, after) else max(0, after - before) for before, after in pairwise(counter)]
+    return [after - before if after > before else 0 for before, after in pairwise(counter)]
+
+
+def _per_second(one: Sequence[Any], other: Sequence[Any], spans_ns: Sequence[int]) -> list[int | None]:
+    """Of two counters the sum, or the one that is known."""
+    return [
+        None if a is None and b is None else ((a or 0) + (b or 0)) * 1_000_000_000 // span_ns
+        for a, b, span_ns in zip(_grown(one), _grown(other), spans_ns, strict=True)
+    ]
 
 
 def _after(container: Container, since_ms: int) -> list[_Point]:
