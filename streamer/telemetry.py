@@ -104,7 +104,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         ("standing",),
     ),
     Metric("streamer_http_insecure", "gauge", "1 while other machines can ask everything without saying who they are."),
-    Metric("streamer_http_events_dropped_total", "counter", "Events that clients of event streams did not take in time."),
+    Metric("streamer_http_events_dropped_total", "counter", "Events that clients of cAdvisor's event stream did not take in time."),
 )
 
 _BY_NAME: Final = {metric.name: metric for metric in METRICS}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Iterator
-from itertools import takewhile
-from typing import NamedTuple
+from itertools import islice
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from streamer.model.messages import Topic
 
@@ -35,58 +37,61 @@ class Event(NamedTuple):
         return len(self.value) + 256  # 256: the tuple, its strings and its place
 
 
+_position: Final = attrgetter("position")
+_told_ms: Final = attrgetter("told_ms")
+
+
 class Events:
     """The last events of one kind, each id once, the oldest first."""
 
     def __init__(self, most: int, most_bytes: int, most_ms: int) -> None:
         """How many, how many bytes of them, and how long after they were told."""
         self._most, self._most_bytes, self._most_ms = most, most_bytes, most_ms
-        self._by_id: OrderedDict[str, Event] = OrderedDict()
-        self._first_ms = 0  # when the oldest was told
+        self._events: deque[Event] = deque()  # by position
+        self._ids: set[str] = set()
         self.bytes = 0
         self.forgotten: tuple[int, int] = (0, 0)
         """Position of the newest event that was let go, and when it was told; zeros: none was."""
 
     def __iter__(self) -> Iterator[Event]:
-        return iter(self._by_id.values())
+        return iter(self._events)
 
     def __reversed__(self) -> Iterator[Event]:
-        return reversed(self._by_id.values())
+        return reversed(self._events)
 
     def __len__(self) -> int:
-        return len(self._by_id)
+        return len(self._events)
 
     def __contains__(self, id_: str) -> bool:
-        return id_ in self._by_id
+        return id_ in self._ids
 
     def latest(self, count: int) -> list[Event]:
         """The newest `count`, the oldest of them first."""
-        newest = reversed(self._by_id.values())
+        newest = reversed(self._events)
         return [event for _, event in zip(range(count), newest)][::-1]  # noqa: B905  the shorter one counts
 
-    def after(self, position: int = 0, told_ms: int = 0) -> list[Event]:
-        """Those behind this position that were told at this time or later, the oldest first."""
-        found = list(takewhile(lambda event: event.position > position and event.told_ms >= told_ms, reversed(self)))
-        found.reverse()
-        return found
+    def after(self, position: int = 0, told_ms: int = 0, most: int | None = None) -> list[Event]:
+        """The first `most` (None: all) behind this position that were told at this time or later, the oldest first."""
+        begin = bisect_right(self._events, position, key=_position)
+        if told_ms:
+            begin = bisect_left(self._events, told_ms, lo=begin, key=_told_ms)
+        return list(islice(self._events, begin, None if most is None else begin + most))
 
     def add(self, event: Event) -> None:
-        self._by_id[event.id] = event
+        """Append one whose position is behind those of all others; who may be told things twice looks for its id first."""
+        self._events.append(event)
+        self._ids.add(event.id)
         self.bytes += event.size
-        while len(self._by_id) > self._most or self.bytes > self._most_bytes:
+        while len(self._events) > self._most or self.bytes > self._most_bytes:
             self._drop()
-        self._look()
 
     def expire(self, now_ms: int) -> None:
         """Let go of what was told too long ago."""
-        while self._by_id and now_ms - self._first_ms >= self._most_ms:
+        while self._events and now_ms - self._events[0].told_ms >= self._most_ms:
             self._drop()
-            self._look()
 
     def _drop(self) -> None:
-        event = self._by_id.popitem(last=False)[1]
+        event = self._events.popleft()
+        self._ids.discard(event.id)
         self.bytes -= event.size
         self.forgotten = (event.position, event.told_ms)
-
-    def _look(self) -> None:
-        self._first_ms = next(iter(self._by_id.values())).told_ms if self._by_id else 0

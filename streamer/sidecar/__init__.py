@@ -14,6 +14,7 @@ query.py        what may stand in a query string; refusals as JSON
 api.py          the health routes, and of our own API hosts, events and the stream: pure functions from memory to bodies
 containers.py   containers in our own API: lists, one, rates, series; rates.py: what is used, by samples; recent.py: samples
 events.py       `/events`; following.py: which records a client is told, where it goes on, what it has missed
+feed.py         what there is to tell to clients of `/events`, once for all of them
 cadvisor.py     cAdvisor's API: paths, bodies and texts, on `streamer.cadvisor`
 validate.py     `/validate/`
 openapi.py      the OpenAPI document of the table; shapes.py: types of our own answers for it

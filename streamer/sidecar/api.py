@@ -18,6 +18,7 @@ from streamer.contracts import Clock, Status
 from streamer.memory import ID_PREFIX_MIN, Event, Memory
 from streamer.model import messages as m
 from streamer.sidecar.exchange import Pieces
+from streamer.sidecar.feed import Feed
 from streamer.sidecar.metrics import metrics_body
 from streamer.sidecar.prometheus import Exposition
 from streamer.sidecar.query import Answer, Refused, encode
@@ -39,6 +40,7 @@ class Context(NamedTuple):
     essential   components without which the agent cannot do its main job
     operations  cAdvisor's, for its API
     replaying   held while past events are looked through for one client: however many come back at once, it is one at a time
+    feed        what the clients of `/events` are told
     """
 
     memory: Memory
@@ -49,6 +51,7 @@ class Context(NamedTuple):
     operations: Operations
     clock: Clock
     replaying: asyncio.Lock
+    feed: Feed
 
     @property
     def now_ms(self) -> int:

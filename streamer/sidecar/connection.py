@@ -201,6 +201,10 @@ class Connection(HttpToolsProtocol):
         """Whether the connection is being given up; asyncio logs each write to it, for nobody."""
         return self.transport.is_closing()
 
+    async def taken(self) -> None:
+        """Wait until the client has taken what was written, or has gone."""
+        await self.flow.drain()
+
     def abort(self) -> None:
         """Cut off a client that does not take its answer."""
         self._refused("aborted")
@@ -209,7 +213,7 @@ class Connection(HttpToolsProtocol):
     def buffer_little(self) -> None:
         """Let the kernel keep some tens of kilobytes for the client, not the megabytes that it grows to by itself."""
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _STREAM_BUFFER_BYTES)
-        self.transport.set_write_buffer_limits(_STREAM_BUFFER_BYTES)
+        self.transport.set_write_buffer_limits(1)  # not 0, which means something else to TLS
 
     def _cut(self, status: int, reason: bytes) -> None:
         self._refused(str(status))

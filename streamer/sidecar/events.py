@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
+from streamer.memory import Event
 from streamer.sidecar import following
 from streamer.sidecar.api import Context, Query
-from streamer.sidecar.exchange import PART_BYTES, Lines
-from streamer.sidecar.following import EVENTS, LINES, SSE, Dropped, Follower, Framing, Place, Wish
+from streamer.sidecar.exchange import Lines
+from streamer.sidecar.feed import Follower
+from streamer.sidecar.following import EVENTS, LINES, SSE, Dropped, Framing, Past, Place, Wish
 from streamer.sidecar.query import encode
 
+PART_BYTES: Final = 8192
+"""Made at once for one client: a part that it does not take is what it costs."""
 HEARTBEAT_SECONDS: Final = 15.0
 _HEADERS: Final = (("x-accel-buffering", "no"), ("vary", "accept"))
 """nginx would hold the stream back until a buffer is full."""
@@ -26,49 +30,65 @@ def follow(context: Context, query: Query) -> Lines:
     Resumes behind the id that a client was told last, exactly while that is in memory; otherwise a `gap` comes first, then
     everything there is. A client that is too slow is told `dropped`, and its answer ends.
     """
-    memory, something = context.memory, asyncio.Event()
     wish = Wish(query["types"] or _ALL_EVENTS, query["container"], query["label"], query["runtime"])
     since, resumed = query["since"], query["last-event-id"]
-    if resumed is not None and following.place(resumed) is None:
-        begin = following.of_unknown(memory, wish.types, resumed)
-    else:
-        since = following.place(resumed) if resumed is not None else since
-        begin = following.past(memory, wish.types, since, context.now_ms)
-    follower = Follower(memory, wish, begin, something.set, most=following.MOST_WAITING, most_bytes=following.MOST_WAITING_BYTES)
+
+    def begin() -> Past:
+        if resumed is not None and following.place(resumed) is None:
+            return following.of_unknown(context.memory, wish.types, resumed)
+        return following.past(context.memory, wish.types, following.place(resumed) if resumed else since, context.now_ms)
+
     framing = LINES if LINES.content_type in query["accept"].lower() else SSE
+    follower = context.feed.follow(wish)
 
     def close() -> None:
-        follower.close()
-        if follower.lost:
+        if follower.is_lost:
             context.telemetry.count("streamer_http_streams_dropped_total")
-            context.telemetry.count("streamer_http_events_dropped_total", by=follower.lost)
+        follower.close()
 
-    first = framing.begin + (framing.said("gap", encode(begin.gap)) if begin.gap else b"")
-    if since is None and resumed is None:
-        first += framing.heartbeat(Place(memory.epoch, memory.position))  # cut off before the first event, it resumes from here
-    return Lines(_told(context, follower, framing, first, something), close, framing.content_type, _HEADERS)
+    told = _told(context, follower, framing, begin if since is not None or resumed is not None else None)
+    return Lines(told, close, framing.content_type, _HEADERS)
 
 
-async def _told(
-    context: Context, follower: Follower, framing: Framing, first: bytes, something: asyncio.Event
-) -> AsyncIterator[bytes]:
-    if first:
-        yield first
-    memory = context.memory
-    while follower.replaying:
+async def _told(context: Context, follower: Follower, framing: Framing, begin: Callable[[], Past] | None) -> AsyncIterator[bytes]:
+    """Nothing that was made stays here while the client takes it."""
+    if begin is None:  # cut off before the first event, it resumes from here
+        yield framing.begin + framing.heartbeat(Place(context.memory.epoch, follower.last))
+    else:
         async with context.replaying:
-            found = following.frames(framing, memory.epoch, follower.take_past())
-            await asyncio.sleep(0)  # while it is held: the others queue for it, and all else goes on
-        if found:
-            yield found
-    while not follower.lost:
-        if records := follower.take(PART_BYTES):
-            yield following.frames(framing, memory.epoch, records)
-            continue
-        something.clear()
-        try:
-            async with asyncio.timeout(HEARTBEAT_SECONDS):
-                await something.wait()
-        except TimeoutError:
-            yield framing.heartbeat(Place(memory.epoch, follower.last))
-    yield framing.said("dropped", encode(Dropped(_TOO_SLOW, str(Place(memory.epoch, follower.last)))))
+            past = begin()
+            follower.begin(past)  # and goes on in this step: of what is known now, nothing is forgotten before it is taken
+            first = framing.begin + (framing.said("gap", encode(past.gap)) if past.gap else b"")
+            part = _frames(context, framing, follower.take(PART_BYTES))
+            await asyncio.sleep(0)
+        if first:
+            yield first
+        if part:
+            yield part
+        del first, part
+    something = asyncio.Event()
+    while not follower.is_lost:
+        if gap := follower.missed():
+            yield framing.said("gap", encode(gap))
+        if follower.is_behind:
+            async with context.replaying:  # the others queue for it, and all else goes on
+                part = _frames(context, framing, follower.take(PART_BYTES))
+                await asyncio.sleep(0)
+        else:
+            part = _frames(context, framing, follower.take(PART_BYTES))
+        if part:
+            yield part
+            del part
+        elif not follower.is_behind:
+            something.clear()
+            follower.wait(something.set)
+            try:
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    await something.wait()
+            except TimeoutError:
+                yield framing.heartbeat(Place(context.memory.epoch, follower.last))
+    yield framing.said("dropped", encode(Dropped(_TOO_SLOW, str(Place(context.memory.epoch, follower.last)))))
+
+
+def _frames(context: Context, framing: Framing, events: list[Event]) -> bytes:
+    return following.frames(framing, context.memory.epoch, events)

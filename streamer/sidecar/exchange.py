@@ -54,6 +54,10 @@ class Connection(Protocol):
         """Be told whether who asks has shown a right credential, or needs none."""
         ...
 
+    async def taken(self) -> None:
+        """Wait until the client has taken what was written."""
+        ...
+
     def abort(self) -> None: ...
 
     def buffer_little(self) -> None:
@@ -189,10 +193,13 @@ class Exchange:
             passing.result()
 
     async def _each(self, lines: AsyncIterator[bytes]) -> None:
-        async for line in lines:
+        while (line := await anext(lines, None)) is not None:
             if self._connection is not None and self._connection.is_closing:
                 return
             await self._part(line)
+            del line  # nothing is held, and the next one not made, while the client takes it
+            if self._connection is not None and self._connection.is_untaken:
+                await self._connection.taken()
 
     async def _start(self, status: int, content_type: str, headers: Iterable[tuple[str, str]]) -> None:
         given = [("content-type", content_type), ("x-content-type-options", "nosniff"), *headers]

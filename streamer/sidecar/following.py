@@ -4,16 +4,13 @@ An id is `<epoch>-<position>`. Positions rise over all records of a run, so one 
 filter; the epoch tells a run's positions from another's. What was told is in memory until it is forgotten there, kind by
 kind: whether anything of what is wanted has gone since an id is known exactly, and said as a gap.
 
-Nothing is told twice or left out between past and present: both are taken up in one step, in which nothing can be said.
+Nothing is told twice or left out between past and present, as these are one: whatever is wanted behind a client's place.
 """
 
 from __future__ import annotations
 
-import heapq
 import re
-from collections import deque
-from collections.abc import Callable, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -22,21 +19,13 @@ from msgspec import UNSET, Struct, UnsetType
 from streamer.cadvisor import go
 from streamer.clock import rfc3339
 from streamer.config import seconds
-from streamer.memory import ID_PREFIX_MIN, Event, Memory
+from streamer.memory import ID_PREFIX_MIN, Event, Events, Memory
 from streamer.model import messages as m
-from streamer.model.messages import Message
-from streamer.model.wire import Entry, record_bytes
 from streamer.sidecar.query import Kind
 
 EVENTS: Final = (m.LIFECYCLE, m.OOM, m.CONTROL)
 """What is kept, and followed where nothing else is asked for."""
 TYPES: Final = {topic.short: topic for topic in (*EVENTS, m.STATS)}
-
-MOST_WAITING: Final = 5000
-MOST_WAITING_BYTES: Final = 8_000_000
-"""Of what waits for one client, as records; those are shared: a hundred that wait for the same take no more than one."""
-LOOKED_AT: Final = 64
-"""Past events looked at in one go: a fraction of a millisecond."""
 
 
 class Place(NamedTuple):
@@ -140,6 +129,10 @@ class Wish(NamedTuple):
             return False
         return labels_fit(record.labels, self.labels)
 
+    def is_for(self, event: Event) -> bool:
+        """The same of what was said, by its JSON. What is not about a container is for everybody."""
+        return event.topic is m.CONTROL or self.of_any_container or self.fits(_about(event.value))
+
 
 def labels_fit(labels: Any, wanted: Sequence[tuple[str, str | None]]) -> bool:
     """Whether all that are wanted are among the labels, with any value where that is None. No labels: UNSET or None."""
@@ -175,17 +168,16 @@ _about: Final = msgspec.json.Decoder(_About).decode
 
 
 class Past(NamedTuple):
-    """What was told behind a position, in order, before the client's wishes are looked at; and what of it is not known any more."""
+    """Where a client begins: behind which position, and what of that is not known any more."""
 
     behind: int
-    events: list[Event]
     gap: Gap | None = None
 
 
 def past(memory: Memory, types: frozenset[str], since: Since, now_ms: int) -> Past:
     """What was told since then. `since` None: from now on."""
     if since is None:
-        return Past(memory.position, [])
+        return Past(memory.position)
     if isinstance(since, Place):
         if since.epoch != memory.epoch:
             return _told(memory, types, str(since), reason="other_run")
@@ -196,7 +188,8 @@ def past(memory: Memory, types: frozenset[str], since: Since, now_ms: int) -> Pa
     reason = "other_run" if from_ms < memory.epoch else ""
     found = _told(memory, types, rfc3339(from_ms * 1_000_000), from_ms=from_ms, reason=reason)
     # who is cut off before the first of them comes back for these, not for all that was told before that time
-    return found._replace(behind=found.events[0].position - 1 if found.events else memory.position)
+    first = [event.position for kept in _kept(memory, types) for event in kept.after(told_ms=from_ms, most=1)]
+    return found._replace(behind=min(first) - 1 if first else memory.position)
 
 
 def of_unknown(memory: Memory, types: frozenset[str], text: str) -> Past:
@@ -204,17 +197,19 @@ def of_unknown(memory: Memory, types: frozenset[str], text: str) -> Past:
     return _told(memory, types, text[:80], reason="unknown_id")
 
 
+def _kept(memory: Memory, types: frozenset[str]) -> list[Events]:
+    return [memory.events(topic) for topic in EVENTS if topic.short in types]
+
+
 def _told(memory: Memory, types: frozenset[str], since: str, *, behind: int = 0, from_ms: int = 0, reason: str = "") -> Past:
     """What was told behind this position, at this time or later.
 
     `since` says the same in the client's words; with a `reason` something of all types is missing before this run's events.
     """
-    kept = [topic for topic in EVENTS if topic.short in types]
-    events = list(heapq.merge(*(memory.events(topic).after(behind, from_ms) for topic in kept), key=attrgetter("position")))
     missed_to: dict[str, int] = {}
-    for topic in kept:
+    for topic in EVENTS:
         position, told_ms = memory.events(topic).forgotten
-        if position > behind and told_ms >= from_ms:
+        if topic.short in types and position > behind and told_ms >= from_ms:
             missed_to[topic.short] = position + 1
     if not reason and missed_to:
         reason = "forgotten"
@@ -222,90 +217,10 @@ def _told(memory: Memory, types: frozenset[str], since: str, *, behind: int = 0,
         missed_to[m.STATS.short] = memory.position
         reason = reason or "samples"
     if not reason:
-        return Past(behind, events)
+        return Past(behind)
     end = min(max(missed_to.values(), default=1), memory.position)  # never an id that was not told yet
     missing = sorted(missed_to if reason in ("forgotten", "samples") else types)
-    return Past(behind, events, Gap(reason, since, str(Place(memory.epoch, end)), missing))
-
-
-class Follower:
-    """One client: what waits for it, bounded. It never holds up who tells; when there is too much, it is let go."""
-
-    def __init__(
-        self,
-        memory: Memory,
-        wish: Wish,
-        begin: Past,
-        on_news: Callable[[], None],
-        *,
-        most: int,
-        most_bytes: int,
-    ) -> None:
-        """To be made in the same step in which `begin` was; `on_news` is called when there is something to take."""
-        self._memory, self._wish, self._on_news = memory, wish, on_news
-        self._most, self._most_bytes = most, most_bytes
-        self._past: deque[Event] = deque(begin.events)
-        self._waiting: deque[Entry] = deque()
-        self._waiting_bytes = 0
-        self._last = begin.behind
-        self.lost = 0
-        """How many records waited when it was let go, with the one for which there was no room."""
-        self._stop = memory.watch(self._hear, samples=m.STATS.short in wish.types)
-
-    def __len__(self) -> int:
-        """How many records wait, past ones not counted."""
-        return len(self._waiting)
-
-    @property
-    def replaying(self) -> bool:
-        """Whether there are past events to be looked at."""
-        return bool(self._past)
-
-    @property
-    def last(self) -> int:
-        """The position up to which everything that is wanted was taken."""
-        return self._last if self._past or self._waiting or self.lost else self._memory.position
-
-    def take_past(self, most: int = LOOKED_AT) -> list[Event]:
-        """Of the next `most` past events those that are wanted."""
-        found = []
-        for _ in range(min(most, len(self._past))):
-            event = self._past.popleft()
-            self._last = event.position
-            if event.topic is m.CONTROL or self._wish.of_any_container or self._wish.fits(_about(event.value)):
-                found.append(event)
-        return found
-
-    def take(self, most_bytes: int) -> list[Entry]:
-        """The next records behind the past ones, some `most_bytes` of them."""
-        taken: list[Entry] = []
-        size = 0
-        while self._waiting and size < most_bytes:
-            entry = self._waiting.popleft()
-            size += entry.size
-            taken.append(entry)
-            self._last = entry.position
-        self._waiting_bytes -= size
-        return taken
-
-    def close(self) -> None:
-        """Nothing more is heard; twice is fine."""
-        self._stop()
-
-    def _hear(self, message: Message, entry: Entry) -> None:
-        if message.topic.short not in self._wish.types:
-            return
-        if message.topic is not m.CONTROL and not self._wish.fits(message.record):
-            return
-        if len(self._waiting) >= self._most or self._waiting_bytes + entry.size > self._most_bytes:
-            self.lost = len(self._waiting) + 1
-            self._waiting.clear()
-            self._past.clear()
-            self.close()
-        else:
-            self._waiting.append(entry)
-            self._waiting_bytes += entry.size
-        self._on_news()
+    return Past(behind, Gap(reason, since, str(Place(memory.epoch, end)), missing))
 
 
 # on the wire
@@ -341,9 +256,6 @@ LINES: Final = Framing(
 )
 
 
-def frames(framing: Framing, epoch: int, records: Sequence[Event] | Sequence[Entry]) -> bytes:
-    """Records as they are sent. Their JSON is the one that was made for all."""
-    return b"".join(
-        framing.told(Place(epoch, each.position), each.topic.type, each.value if isinstance(each, Event) else record_bytes(each))
-        for each in records
-    )
+def frames(framing: Framing, epoch: int, events: Iterable[Event]) -> bytes:
+    """What happened, as it is sent. The JSON is the one that was made for all."""
+    return b"".join([framing.told(Place(epoch, event.position), event.topic.type, event.value) for event in events])

@@ -22,6 +22,7 @@ from streamer.sidecar.access import policy
 from streamer.sidecar.api import Context
 from streamer.sidecar.application import UNROUTED, application
 from streamer.sidecar.connection import Connection
+from streamer.sidecar.feed import Feed
 from streamer.sidecar.gate import Gate
 from streamer.sidecar.handshake import Handshakes
 from streamer.sidecar.places import Places
@@ -106,6 +107,7 @@ class Sidecar:
             operations,
             clock,
             asyncio.Lock(),
+            Feed(memory),
         )
         self._ending = asyncio.Event()
         self._socket: socket.socket | None = None

@@ -16,10 +16,11 @@ from streamer.cadvisor.operations import Operations, Processes
 from streamer.clock import SystemClock
 from streamer.config import Http
 from streamer.contracts import Clock, Status
-from streamer.memory import Memory
+from streamer.memory import Limits, Memory
 from streamer.model import messages as m
 from streamer.sidecar.api import Context
 from streamer.sidecar.application import application
+from streamer.sidecar.feed import Feed
 from streamer.sidecar.prometheus import Exposition
 from streamer.sidecar.server import Sidecar
 from streamer.telemetry import Telemetry
@@ -34,8 +35,8 @@ OLD = "9999" + "3" * 60
 class House:
     """One agent's memory and numbers, and how to ask about them."""
 
-    def __init__(self, processes: Processes | None = None) -> None:
-        self.memory = Memory(samples=60)
+    def __init__(self, processes: Processes | None = None, limits: Limits = Limits()) -> None:  # noqa: B008  a tuple
+        self.memory = Memory(samples=60, limits=limits)
         self.tell = Teller(self.memory)
         self.telemetry = Telemetry()
         self.components = [Status("source.cgroup", "ok"), Status("sink.kafka", "ok")]
@@ -48,6 +49,7 @@ class House:
             Operations(self.memory, SystemClock(), processes=processes),
             SystemClock(),
             asyncio.Lock(),
+            Feed(self.memory),
         )
         self.app = application(self.context)
         self.clock: Clock = SystemClock()

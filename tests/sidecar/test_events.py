@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
 
+from streamer.memory import Limits
 from streamer.model import messages as m
-from streamer.sidecar import application, connection, events, following
+from streamer.sidecar import application, connection, events, feed
+from tests.sidecar.conftest import House
 from tests.sidecar.test_streaming import DEADLINE, chunk, connected, deaf, until
-
-if TYPE_CHECKING:
-    from tests.sidecar.conftest import House
 
 WEB = "4f6b" + "1" * 60
 LARGE = "/large" * 1300
@@ -166,21 +165,20 @@ async def test_it_ends_with_the_server(house: House, caplog: pytest.LogCaptureFi
 # who is slow
 
 
-async def test_who_is_too_slow_is_told_and_let_go(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than fits waits for it: that is thrown away; when it reads on, it gets what was on its way, `dropped`, and the end.
+async def test_who_is_too_slow_is_told_and_let_go() -> None:
+    """What it wants was forgotten before it took it: when it reads on, it gets what was on its way, `dropped`, and the end.
 
-    Resumed behind the id that it was told last, it gets everything.
+    Resumed behind the id that it was told last, it is told what it has missed, and gets the rest.
     """
-    monkeypatch.setattr(following, "MOST_WAITING", 100)
-    async with house.serving() as sidecar, connected(sidecar, ask("/events?types=lifecycle")) as (reader, writer):
+    house = House(limits=Limits(events=100))
+    slow = ask("/events?types=lifecycle")
+    async with house.serving() as sidecar, connected(sidecar, slow) as (reader, writer):
         writer.transport.pause_reading()  # type: ignore[attr-defined]  # that of a connection
         await until(lambda: house.memory._watchers)
         told = []
-        while house.memory._watchers:
+        for _ in range(1000):
             told.append(house.tell.created(f"{len(told):064x}", cgroup_path=LARGE).id)
             await asyncio.sleep(0)
-        for _ in range(50):
-            told.append(house.tell.created(f"{len(told):064x}", cgroup_path=LARGE).id)
         writer.transport.resume_reading()  # type: ignore[attr-defined]
         await reader.readuntil(b"\r\n\r\n")
         seen: list[str] = []
@@ -193,14 +191,56 @@ async def test_who_is_too_slow_is_told_and_let_go(house: House, monkeypatch: pyt
                     seen.append(json.loads(block["data"])["id"])
         assert json.loads(block["data"])["last"] == last
         assert await chunk(reader) == b""
+        assert seen == told[: len(seen)]
         async with connected(sidecar, ask("/events?types=lifecycle", f"last-event-id: {last}")) as (again, _):
             await again.readuntil(b"\r\n\r\n")
-            await blocks(again, 1)
-            while len(seen) < len(told):
-                seen += [json.loads(block["data"])["id"] for block in await blocks(again, 1)]
-    assert seen == told
+            _retry, gap = await blocks(again, 2)
+            assert json.loads(gap["data"])["missed_from"] == last
+            rest: list[str] = []
+            while len(rest) < 100:
+                rest += [json.loads(block["data"])["id"] for block in await blocks(again, 1)]
+    assert rest == told[-100:]
     assert house.telemetry.value("streamer_http_streams_dropped_total") == 1
-    assert house.telemetry.value("streamer_http_events_dropped_total") == 101
+
+
+async def test_who_is_behind_with_samples_misses_them_and_goes_on(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No event is lost because of samples: a gap says which are missing, once, and newer ones follow."""
+    monkeypatch.setattr(feed, "SAMPLES_BYTES", 50_000)
+    async with house.serving() as sidecar, connected(sidecar, ask("/events?types=stats,lifecycle")) as (reader, writer):
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # that of a connection
+        await until(lambda: house.memory._watchers)
+        told = []
+        for number in range(2000):
+            house.tell.sampled(WEB, name="web" * 100)
+            if number % 100 == 0:
+                told.append(house.tell.created(f"{number:064x}").id)
+            await asyncio.sleep(0)
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        await reader.readuntil(b"\r\n\r\n")
+        events: list[str] = []
+        gaps: list[dict[str, Any]] = []
+        samples: list[str] = []
+
+        async def read() -> None:
+            for block in await blocks(reader, 1):
+                data = json.loads(block.get("data", "{}"))
+                match block.get("event"):
+                    case "container.lifecycle":
+                        events.append(data["id"])
+                    case "container.stats":
+                        samples.append(data["id"])
+                    case "gap":
+                        gaps.append(data)
+
+        while len(events) < len(told):
+            await read()
+        newest = house.tell.sampled(WEB).id
+        while newest not in samples:
+            await read()
+    assert events == told
+    assert len(samples) < 1000
+    assert gaps
+    assert all((gap["reason"], gap["types"]) == ("samples", ["stats"]) for gap in gaps)
 
 
 @pytest.mark.slow
@@ -220,7 +260,6 @@ async def test_two_hundred_who_do_not_read_hold_up_nobody_and_are_cut_off(house:
             (block,) = await blocks(reader, 1)
             assert json.loads(block["data"])["id"] == record.id
             number += 1
-        assert len(house.memory._watchers) == 1
 
 
 async def test_one_too_many_is_told_to_come_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +269,7 @@ async def test_one_too_many_is_told_to_come_again(house: House, monkeypatch: pyt
         await reader.readuntil(b"\r\n\r\n")
         refused = await client.get(f"http://{sidecar.address}/events")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-        assert len(house.memory._watchers) == 1
+        assert house.telemetry.value("streamer_http_streams") == 1
 
 
 @pytest.mark.slow

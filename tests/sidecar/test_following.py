@@ -14,7 +14,8 @@ from streamer.model import messages as m
 from streamer.sidecar import following
 from streamer.sidecar.events import follow
 from streamer.sidecar.exchange import Lines
-from streamer.sidecar.following import Ago, Follower, Moment, Past, Place, Wish, past
+from streamer.sidecar.feed import LOOKED_AT, Feed, Follower
+from streamer.sidecar.following import Ago, Moment, Past, Place, Wish, past
 from tests.sidecar.conftest import House
 from tests.support.said import Teller
 
@@ -37,23 +38,29 @@ def tell(memory: Memory) -> Teller:
 
 def told(follower: Follower) -> list[int]:
     """The positions of everything that it has to tell."""
-    found = []
-    while follower.replaying:
-        found += [event.position for event in follower.take_past()]
-    while records := follower.take(1000):
-        found += [entry.position for entry in records]
+    found = [event.position for event in follower.take(1000)]
+    while follower.is_behind:
+        found += [event.position for event in follower.take(1000)]
     return found
 
 
-def a_follower(memory: Memory, wish: Wish, begin: Past | None = None, **bounds: int) -> Follower:
-    return Follower(memory, wish, begin or Past(memory.position, []), lambda: None, **{"most": 1000, "most_bytes": 10**7, **bounds})
+def a_follower(memory: Memory, wish: Wish, begin: Past | None = None) -> Follower:
+    follower = Feed(memory).follow(wish)
+    if begin is not None:
+        follower.begin(begin)
+    return follower
+
+
+def positions(memory: Memory, begin: Past, types: frozenset[str] = DEFAULT) -> list[int]:
+    """Of what is told to who begins there."""
+    return told(a_follower(memory, Wish(types), begin))
 
 
 # which records
 
 
 @pytest.mark.parametrize(
-    ("wish", "positions"),
+    ("wish", "expected"),
     [
         (Wish(DEFAULT), [1, 2, 4, 5, 6]),
         (Wish(ALL), [1, 2, 3, 4, 5, 6]),
@@ -75,7 +82,7 @@ def a_follower(memory: Memory, wish: Wish, begin: Past | None = None, **bounds: 
         (Wish(DEFAULT, runtime="docker", container=DB), [5]),
     ],
 )
-def test_filters_are_the_same_for_past_and_present(memory: Memory, tell: Teller, wish: Wish, positions: list[int]) -> None:
+def test_filters_are_the_same_for_past_and_present(memory: Memory, tell: Teller, wish: Wish, expected: list[int]) -> None:
     """By type, container, label and runtime; what is said about the stream passes the filters of containers."""
     live = a_follower(memory, wish)
     web: dict[str, Any] = {"name": "web", "aliases": ["web"], "labels": {"team": "shop"}, "cgroup_path": "/docker/web"}
@@ -86,19 +93,9 @@ def test_filters_are_the_same_for_past_and_present(memory: Memory, tell: Teller,
     tell.say(m.OOM, container_id=WEB, **web)
     tell.say(m.CONTROL, "control.gap")
     tell.deleted(DB, **db)
-    assert told(live) == positions
+    assert told(live) == expected
     resumed = a_follower(memory, wish, past(memory, wish.types, Place(memory.epoch, 0), 0))
-    assert told(resumed) == [position for position in positions if position != 3]
-
-
-def test_who_is_followed_no_more_is_not_told_of(memory: Memory, tell: Teller) -> None:
-    """Closing ends it; twice is fine."""
-    follower = a_follower(memory, Wish(ALL))
-    follower.close()
-    follower.close()
-    tell.created(WEB)
-    tell.sampled(WEB)
-    assert told(follower) == []
+    assert told(resumed) == [position for position in expected if position != 3]
 
 
 # where it goes on
@@ -112,7 +109,7 @@ def test_an_id_in_memory_is_resumed_exactly(memory: Memory, tell: Teller) -> Non
     tell.say(m.CONTROL, "control.gap")
     for position in range(2, 10):
         behind = past(memory, DEFAULT, Place(memory.epoch, position), 0)
-        assert ([event.position for event in behind.events], behind.gap) == ([*range(position + 1, 10)], None)
+        assert (positions(memory, behind), behind.gap) == ([*range(position + 1, 10)], None)
 
 
 def test_what_was_forgotten_is_a_gap_of_its_kinds(memory: Memory, tell: Teller) -> None:
@@ -122,7 +119,7 @@ def test_what_was_forgotten_is_a_gap_of_its_kinds(memory: Memory, tell: Teller) 
         tell.created(f"{number:064x}")
     at = f"{memory.epoch}-"
     begin = past(memory, DEFAULT, Place(memory.epoch, 1), 0)
-    assert [event.position for event in begin.events] == [4, 5, 6, 7, 8]
+    assert positions(memory, begin) == [4, 5, 6, 7, 8]
     assert begin.gap == following.Gap("forgotten", f"{at}1", f"{at}4", ["lifecycle"])
     assert past(memory, frozenset({"oom"}), Place(memory.epoch, 0), 0).gap is None
     assert past(memory, DEFAULT, Place(memory.epoch, 3), 0).gap is None
@@ -138,7 +135,7 @@ def test_a_gap_ends_behind_all_that_was_forgotten(memory: Memory, tell: Teller, 
     for number in range(20):
         tell.created(f"{number:064x}")
     begin = past(memory, DEFAULT, Place(memory.epoch, position), 0)
-    assert [event.position for event in begin.events] == [4, *range(20, 25)]
+    assert positions(memory, begin) == [4, *range(20, 25)]
     assert begin.gap == following.Gap("forgotten", f"{memory.epoch}-{position}", f"{memory.epoch}-20", ["lifecycle"])
 
 
@@ -174,7 +171,7 @@ def test_what_this_run_forgot_is_missing_for_strangers_too(memory: Memory, tell:
         past(memory, DEFAULT, Place(memory.epoch, 11), 0),
         following.of_unknown(memory, DEFAULT, "what?"),
     ):
-        assert [event.position for event in begin.events] == [1, *range(6, 11)]
+        assert positions(memory, begin) == [1, *range(6, 11)]
         assert begin.gap is not None
         assert (begin.gap.missed_to, begin.gap.types) == (f"{memory.epoch}-6", sorted(DEFAULT))
 
@@ -190,7 +187,7 @@ def test_an_id_of_another_run_brings_everything_behind_a_gap(
     tell.created(WEB)
     tell.deleted(WEB)
     begin = past(memory, types, behind, 0)
-    assert [event.position for event in begin.events] == [1, 2]
+    assert positions(memory, begin) == [1, 2]
     assert begin.gap == following.Gap(reason, str(behind), f"{memory.epoch}-{end}", sorted(types))
 
 
@@ -213,7 +210,10 @@ def test_samples_are_not_repeated_and_that_is_said(memory: Memory, tell: Teller)
     tell.created(WEB)
     tell.sampled(WEB)
     begin = past(memory, ALL, Place(memory.epoch, 1), 0)
-    assert (begin.events, begin.gap) == ([], following.Gap("samples", f"{memory.epoch}-1", f"{memory.epoch}-2", ["stats"]))
+    assert (positions(memory, begin), begin.gap) == (
+        [],
+        following.Gap("samples", f"{memory.epoch}-1", f"{memory.epoch}-2", ["stats"]),
+    )
     assert past(memory, ALL, Place(memory.epoch, 2), 0).gap is None
     assert past(memory, DEFAULT, Place(memory.epoch, 1), 0).gap is None
 
@@ -226,10 +226,10 @@ def test_since_a_time(memory: Memory, tell: Teller) -> None:
     at = tell.now_ms - 2000
     for since in (Moment(at), Ago(2500)):
         begin = past(memory, DEFAULT, since, at + 2500)
-        assert ([event.position for event in begin.events], begin.gap) == ([3, 4], None)
+        assert (positions(memory, begin), begin.gap) == ([3, 4], None)
     before = past(memory, DEFAULT, Moment(memory.epoch - 1), 0)
     assert before.gap is not None
-    assert (before.gap.reason, len(before.events)) == ("other_run", 4)
+    assert (before.gap.reason, len(positions(memory, before))) == ("other_run", 4)
     for number in range(4, 8):
         tell.created(f"{number:064x}")
     lost = past(memory, DEFAULT, Moment(at - 2000), 0)
@@ -280,24 +280,104 @@ def test_anything_else_is_refused(text: str) -> None:
 # too slow
 
 
-@pytest.mark.parametrize("bounds", [{"most": 10}, {"most_bytes": 15_000}])
-def test_what_waits_is_bounded(memory: Memory, tell: Teller, bounds: dict[str, int]) -> None:
-    """In number and bytes: when it does not fit, all of it goes, and nothing more is heard."""
-    follower = a_follower(memory, Wish(ALL), **bounds)
-    fast = a_follower(memory, Wish(ALL), **bounds)
-    seen, most = [], 0
+def test_who_is_behind_what_is_forgotten_is_lost(memory: Memory, tell: Teller) -> None:
+    """Of what it wants: as long as nothing of that is gone before it was taken, it may take its time."""
+    slow, killed, fast = (a_follower(memory, Wish(frozenset({kind}))) for kind in ("lifecycle", "oom", "lifecycle"))
+    tell.say(m.OOM)
+    seen = []
     for number in range(30):
         tell.created(f"{number:064x}")
-        most = max(most, len(follower))
         seen += told(fast)
-    assert seen == [*range(1, 31)]
-    assert (len(follower), follower.lost, follower.last, told(follower)) == (0, most + 1, 0, [])
-    assert 1 < most <= 10
+        assert slow.is_lost == (number >= 5)
+    assert seen == [*range(2, 32)]
+    assert (fast.is_lost, killed.is_lost, told(killed)) == (False, False, [1])
+    assert slow.last == 0
+
+
+def test_samples_are_held_once_for_all_and_within_bounds(memory: Memory, tell: Teller) -> None:
+    """Who is behind them is told which it misses, once, and goes on with newer ones; nobody follows them: none are held."""
+    feed = Feed(memory, samples_bytes=20_000)
+    slow, fast = feed.follow(Wish(ALL)), feed.follow(Wish(ALL))
+    seen = []
+    for number in range(30):
+        tell.sampled(WEB)
+        if number % 10 == 0:
+            tell.created(f"{number:064x}")
+        seen += told(fast)
+        assert feed.held_bytes <= 20_000
+    assert (seen, fast.missed()) == ([*range(1, 34)], None)
+    assert slow.missed() == following.Gap("samples", f"{memory.epoch}-0", f"{memory.epoch}-33", ["stats"])
+    assert (slow.missed(), slow.is_lost) == (None, False)
+    tell.sampled(WEB)
+    assert told(slow) == [2, 13, 24, 34]
+    slow.close()
+    assert feed.held_bytes > 0
+    fast.close()
+    assert (len(feed), feed.held_bytes, memory._watchers, memory._sample_watchers) == (0, 0, [], [])
+
+
+def test_samples_are_heard_of_only_while_somebody_wants_them(memory: Memory, tell: Teller) -> None:
+    """Also when that changes while others listen; these miss nothing by it."""
+    feed = Feed(memory)
+    first = feed.follow(Wish(DEFAULT))
+    tell.sampled(WEB)
+    assert (feed.held_bytes, memory._sample_watchers) == (0, [])
+    tell.created(DB)
+    second = feed.follow(Wish(ALL))
+    tell.sampled(WEB)
+    tell.created(DB)
+    assert (told(second), told(first)) == ([3, 4], [2, 4])
+    second.close()
+    tell.created(DB)
+    assert (told(first), feed.held_bytes, memory._sample_watchers) == ([5], 0, [])
+
+
+def test_who_waits_is_called_once_for_what_it_wants(memory: Memory, tell: Teller) -> None:
+    """What others want neither calls it nor has to be looked at by it later."""
+    feed, called = Feed(memory), []
+    follower = feed.follow(Wish(DEFAULT, container=WEB))
+    assert told(follower) == []
+    follower.wait(lambda: called.append(memory.position))
+    tell.created(DB)
+    tell.sampled(WEB)
+    tell.say(m.HOST)
+    assert (called, follower.last) == ([], 3)
+    tell.created(WEB)
+    tell.say(m.CONTROL, "control.gap")
+    assert (called, follower.last) == ([4], 1)
+    assert told(follower) == [4, 5]
+    follower.wait(lambda: called.append(memory.position))
+    follower.close()
+    follower.close()
+    tell.say(m.CONTROL, "control.gap")
+    assert (called, len(feed), memory._watchers) == ([4], 0, [])
+
+
+@pytest.mark.parametrize("types", [DEFAULT, ALL])
+def test_what_is_taken_at_once_is_bounded(memory: Memory, tell: Teller, types: frozenset[str]) -> None:
+    """In bytes, and in what is looked at, wanted or not: the rest comes with the next times."""
+    memory = tell.memory = Memory(samples=3)
+    follower = a_follower(memory, Wish(types))
+    other = a_follower(memory, Wish(frozenset({"oom"}), container=DB))
+    for _ in range(3 * LOOKED_AT):
+        tell.created(WEB)
+        tell.say(m.OOM, container_id=WEB)
+    assert len(follower.take(1)) == 1
+    assert follower.is_behind
+    assert len(follower.take(10**9)) == LOOKED_AT
+    turns = 0
+    while other.take(10**9) == [] and other.is_behind:
+        turns += 1
+    assert turns == 2
+    assert told(follower) == [*range(LOOKED_AT + 2, 6 * LOOKED_AT + 1)]
+    assert not follower.is_behind
 
 
 def test_the_last_position_moves_on_where_nothing_is_wanted(memory: Memory, tell: Teller) -> None:
     """A heartbeat moves a client's place on: what it does not want may be forgotten, and is no gap for it."""
     follower = a_follower(memory, Wish(frozenset({"oom"})))
+    assert told(follower) == []
+    follower.wait(lambda: None)
     for number in range(20):
         tell.created(f"{number:064x}")
     assert follower.last == 20
@@ -310,23 +390,23 @@ def test_the_last_position_moves_on_where_nothing_is_wanted(memory: Memory, tell
 
 async def test_pasts_are_told_by_turns(house: House) -> None:
     """However fast a client takes its own, the next one has its turn after each part."""
-    for number in range(4 * following.LOOKED_AT):
+    for number in range(4 * LOOKED_AT):
         house.tell.created(f"{number:064x}")
     order: list[str] = []
 
     async def read(name: str) -> None:
-        asked = {**NOTHING, "since": Place(house.memory.epoch, house.memory.position - 4 * following.LOOKED_AT)}
+        asked = {**NOTHING, "since": Place(house.memory.epoch, house.memory.position - 4 * LOOKED_AT)}
         async for part in follow(house.context, {**asked, "accept": ""}).lines:
-            assert part
-            order.append(name)
+            order.extend(name if b"data: " in part else "")
 
     clients = [asyncio.ensure_future(read(name)) for name in "abc"]
-    for _ in range(100):
+    for _ in range(1000):
         await asyncio.sleep(0)
     for client in clients:
         client.cancel()
     await asyncio.wait(clients)
-    assert order == [*"abc"] * 5
+    assert order == [*"abc"] * (len(order) // 3)
+    assert len(order) > 3 * 4
 
 
 # cut off, at random
@@ -387,7 +467,7 @@ class Reader:
 async def test_cut_off_a_hundred_times_everything_is_told_once(seed: int, query: dict[str, Any], wanted: frozenset[str]) -> None:
     """At any byte, while the past is told or the present, with things happening meanwhile: every event once, in order, no gap."""
     chance = random.Random(seed)
-    house = House()
+    house = House(Limits(events=10**6, event_bytes=10**9))
     house.tell.say(m.CONTROL, "control.gap")
     expected: list[str] = []
 
@@ -405,10 +485,12 @@ async def test_cut_off_a_hundred_times_everything_is_told_once(seed: int, query:
     reader.take(await reader.part())
     cuts = 0
     while cuts < 100:
-        happen(chance.choice((3, 40, 200)))
+        happen(chance.choice((3, 10, 60)))
         part = await reader.part()
-        if chance.random() < 0.5:
+        if chance.random() < 0.8:
             reader.take(part)
+            for _ in range(chance.choice((0, 0, 5, 50))):  # until it is with the present, or not
+                reader.take(await reader.part())
             continue
         reader.take(part[: chance.randrange(len(part) + 1)])
         await reader.cut()
@@ -421,4 +503,4 @@ async def test_cut_off_a_hundred_times_everything_is_told_once(seed: int, query:
     assert len(expected) > 100
     assert reader.seen == expected
     assert not reader.gaps
-    assert not house.memory._watchers
+    assert not house.context.feed
