@@ -7,7 +7,9 @@ the reason that a new container cannot be read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -37,6 +39,8 @@ MOST_PIPELINED: Final = 32
 _OF_A_BODY: Final = (b"content-length", b"transfer-encoding")
 _STREAM_BUFFER_BYTES: Final = 32_768
 _KEEPALIVE_IDLE_SECONDS: Final = 60
+_NO_LINGER: Final = struct.pack("ii", True, 0)
+"""socket(7): on, for 0 s."""
 
 Refuse = Callable[[str], None]
 """Told the status of a request that no route has seen, or `aborted` for an answer that was not taken."""
@@ -208,7 +212,7 @@ class Connection(HttpToolsProtocol):
     def abort(self) -> None:
         """Cut off a client that does not take its answer."""
         self._refused("aborted")
-        self.transport.abort()
+        self._reset()
 
     def buffer_little(self) -> None:
         """Let the kernel keep some tens of kilobytes for the client, not the megabytes that it grows to by itself."""
@@ -225,7 +229,13 @@ class Connection(HttpToolsProtocol):
     def _end_soon(self) -> None:
         """A connection that is closing waits until the client has taken what was written, and asyncio would wait for ever."""
         if self.transport.is_closing() and self._end_timer is None:
-            self._end_timer = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
+            self._end_timer = self.loop.call_later(STALLED_SECONDS, self._reset)
+
+    def _reset(self) -> None:
+        """At once, with a reset: what the client did not take would stay in the kernel for minutes, to be offered again and again."""
+        with contextlib.suppress(OSError):  # it is closed already
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.transport.abort()
 
     def _give_up_answer(self) -> bool:
         """Whoever makes an answer now makes it for nobody. Whether it has begun: then bytes of ours would be taken for its own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from tests.sidecar.conftest import House
 from tests.sidecar.test_streaming import DEADLINE, chunk, connected, deaf, until
 
 WEB = "4f6b" + "1" * 60
+TCP_CLOSE = 7  # tcp_states.h
 LARGE = "/large" * 1300
 """The name of a cgroup: a hundred events about it are more than sockets take."""
 
@@ -245,11 +247,13 @@ async def test_who_is_behind_with_samples_misses_them_and_goes_on(house: House, 
 
 @pytest.mark.slow
 async def test_two_hundred_who_do_not_read_hold_up_nobody_and_are_cut_off(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them are taken in; one who reads gets every event before the next one happens; in the end it is alone."""
+    """All of them are taken in; one who reads gets every event before the next one happens; in the end it is alone.
+
+    What they did not take is thrown away: the kernel, too, is done with them, and they are told so.
+    """
     monkeypatch.setattr(connection, "STALLED_SECONDS", 0.5)
     async with contextlib.AsyncExitStack() as stack, house.serving() as sidecar:
-        for _ in range(200):
-            await stack.enter_async_context(deaf(sidecar, "/events"))
+        clients = [await stack.enter_async_context(deaf(sidecar, "/events")) for _ in range(200)]
         reader, _ = await stack.enter_async_context(connected(sidecar, ask("/events?types=lifecycle")))
         await until(lambda: house.telemetry.value("streamer_http_streams") == 201)
         await reader.readuntil(b"\r\n\r\n")
@@ -260,6 +264,7 @@ async def test_two_hundred_who_do_not_read_hold_up_nobody_and_are_cut_off(house:
             (block,) = await blocks(reader, 1)
             assert json.loads(block["data"])["id"] == record.id
             number += 1
+        assert {client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] for client in clients} == {TCP_CLOSE}
 
 
 async def test_one_too_many_is_told_to_come_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
