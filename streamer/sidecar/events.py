@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Final
 
 from streamer.memory import Event
@@ -66,7 +67,7 @@ async def _told(context: Context, follower: Follower, framing: Framing, begin: C
         if part:
             yield part
         del first, part
-    something = asyncio.Event()
+    loop = asyncio.get_running_loop()
     while not follower.is_lost:
         if gap := follower.missed():
             yield framing.said("gap", encode(gap))
@@ -80,14 +81,19 @@ async def _told(context: Context, follower: Follower, framing: Framing, begin: C
             yield part
             del part
         elif not follower.is_behind:
-            something.clear()
-            follower.wait(something.set)
+            news = loop.create_future()  # an `asyncio.Event` is a kilobyte
+            follower.wait(partial(_done, news))
             try:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
-                    await something.wait()
+                    await news
             except TimeoutError:
                 yield framing.heartbeat(Place(context.memory.epoch, follower.last))
     yield framing.said("dropped", encode(Dropped(_TOO_SLOW, str(Place(context.memory.epoch, follower.last)))))
+
+
+def _done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _frames(context: Context, framing: Framing, events: list[Event]) -> bytes:

@@ -108,15 +108,15 @@ class Follower:
         self.wish = wish
         self._feed, self._memory = feed, memory
         self._topics = [topic for name, topic in TYPES.items() if name in wish.types]
-        self._events = [memory.events(topic) for topic in EVENTS if topic.short in wish.types]
+        self._gone = self._forgotten()
         self._samples_behind = self._last = memory.position
         self._waits = False  # everything was taken
         self.is_behind = False
         """Whether there may be more than was taken the last time."""
 
     def begin(self, past: Past) -> None:
-        """At another place than from now on."""
-        self._last = past.behind
+        """At another place than from now on; what is missing there was told as the gap of `past`."""
+        self._last, self._gone, self._samples_behind = past.behind, self._forgotten(), self._memory.position
         self.is_behind = self._last < self._memory.position
 
     @property
@@ -127,7 +127,7 @@ class Follower:
     @property
     def is_lost(self) -> bool:
         """Whether events of what it wants were forgotten before it took them."""
-        return any(events.forgotten[0] > self._last for events in self._events)
+        return any(now > max(known, self._last) for now, known in zip(self._forgotten(), self._gone, strict=True))
 
     def missed(self) -> Gap | None:
         """The samples that were let go of before it took them, if there are any; it goes on with those from now on."""
@@ -156,6 +156,10 @@ class Follower:
                 size += event.size
         self._last, self.is_behind = self._memory.position, False
         return found
+
+    def _forgotten(self) -> list[int]:
+        """The newest position of each type of events, behind which all is there."""
+        return [self._memory.events(topic).forgotten[0] for topic in EVENTS if topic.short in self.wish.types]
 
     def _next(self, topic: m.Topic, most: int) -> list[Event]:
         behind = max(self._last, self._samples_behind) if topic is m.STATS else self._last

@@ -294,6 +294,19 @@ def test_who_is_behind_what_is_forgotten_is_lost(memory: Memory, tell: Teller) -
     assert slow.last == 0
 
 
+def test_what_was_missing_at_the_beginning_is_no_loss(memory: Memory, tell: Teller) -> None:
+    """It was told as a gap, however far behind it older events of other types are taken; what is forgotten later is one."""
+    tell.say(m.OOM)
+    for number in range(9):
+        tell.created(f"{number:064x}")
+    follower = a_follower(memory, Wish(DEFAULT), past(memory, DEFAULT, Place(7, 3), 0))
+    assert not follower.is_lost
+    assert [event.position for event in follower.take(1)] == [1]
+    assert not follower.is_lost
+    tell.created(WEB)
+    assert follower.is_lost
+
+
 def test_samples_are_held_once_for_all_and_within_bounds(memory: Memory, tell: Teller) -> None:
     """Who is behind them is told which it misses, once, and goes on with newer ones; nobody follows them: none are held."""
     feed = Feed(memory, samples_bytes=20_000)
