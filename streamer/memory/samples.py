@@ -205,22 +205,24 @@ class Samples:
         layout, time_ns = self._layout, self._time_ns
         reader = layout.reader(columns)
         numbers = reader.numbers(self._row)
-        found = [(time_ns, reader.values(numbers))]
+        values = reader.values(numbers)
+        found = [(time_ns, values)]
         for block in (_Block(self._waits, b""), *reversed(self._blocks)):
+            if len(found) == left:
+                break
             turn, *entries = self._unpacked(block)
-            while entries:
-                if len(found) == left:
-                    found.reverse()
-                    return found
+            while entries and len(found) < left:
                 step, *growth = entries.pop()
                 time_ns -= abs(step)
                 if growth:
                     numbers = tuple(map(sub, numbers, reader.numbers(growth)))
+                    values = reader.values(numbers)
                 elif turn and not entries:
                     layout = layout_for(convert(turn[0], LayoutKey))
                     reader = layout.reader(columns)
                     numbers = reader.numbers(turn[1])
-                found.append((time_ns, reader.values(numbers)))
+                    values = reader.values(numbers)
+                found.append((time_ns, values))
         found.reverse()
         return found
 
