@@ -29,10 +29,10 @@ class Cgroups:
         self.paths: Final = [f"{self.folder}/c{number:05}" for number in range(count)]
         self._processes: list[subprocess.Popen[bytes]] = []
         self._life_line = -1
-        self._mounts: Final = sorted({hierarchies.mounts[hierarchy] for hierarchy in hierarchies.watched})
+        self.mounts: Final = sorted({hierarchies.mounts[hierarchy] for hierarchy in hierarchies.watched})
 
     def __enter__(self) -> Cgroups:
-        sweep(self._mounts)
+        sweep(self.mounts)
         try:
             self._make()
         except BaseException:
@@ -57,7 +57,7 @@ class Cgroups:
         return self._hierarchies.file(controller, path, name) or ""
 
     def _make(self) -> None:
-        for mount in self._mounts:
+        for mount in self.mounts:
             folder = Path(mount + self.folder)
             folder.mkdir()
             if self._hierarchies.mode == "v2":
@@ -70,7 +70,7 @@ class Cgroups:
             for path in self.paths:
                 process = subprocess.Popen(self._tenant, stdin=reader)
                 self._processes.append(process)
-                for mount in self._mounts:
+                for mount in self.mounts:
                     Path(mount + path).mkdir()
                     Path(mount + path, "cgroup.procs").write_text(str(process.pid))
         finally:
@@ -85,7 +85,7 @@ class Cgroups:
         if self._life_line >= 0:
             os.close(self._life_line)
             self._life_line = -1
-        for mount in self._mounts:
+        for mount in self.mounts:
             remove_tree(Path(mount + self.folder))
 
 

@@ -1,4 +1,8 @@
-"""What queries cost: `/metrics` and `/api/v1.3/subcontainers` by turns with cAdvisor, then sampling while clients hammer both.
+"""What queries cost, in three parts, each with sampling at its usual pace beside it.
+
+peer       `/metrics` and `/api/v1.3/subcontainers` by turns with cAdvisor, then sampling while clients hammer both
+own        our own API, and cAdvisor's routes, question by question (`answers.py`)
+listeners  clients of `/events` that never read (`listeners.py`)
 
 A peer is given as a program, which is started here beside the agent, or as a URL at which one runs already on this host.
 """
@@ -18,30 +22,26 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from benchmarks import report
+from benchmarks import answers as questions
+from benchmarks import listeners, report
 from benchmarks.agent import AgentProcess
+from benchmarks.asking import Got, connection, get, is_there
 from benchmarks.cgroups import Cgroups, wait_until
 from benchmarks.sampling import compiled, free_port, positive, progress
 from streamer.kernel.hierarchy import detect
 
+PARTS: Final = ("peer", "own", "listeners")
 PATHS: Final = ("/metrics", "/api/v1.3/subcontainers")
 _READY_SECONDS: Final = 60.0
-_TIMEOUT_SECONDS: Final = 30.0
 _BUSY_MS: Final = 500
 _PEER_FLAGS: Final = ("--listen_ip=127.0.0.1", "--housekeeping_interval=1s", "--allow_dynamic_housekeeping=false")
+_OWN_TIMES: Final = 10
+"""A percentile of a question wants more answers than a median."""
 _MS: Final = 1e3
-
-
-class Got(NamedTuple):
-    """One answer: seconds until its last byte, its size."""
-
-    seconds: float
-    bytes: int
 
 
 class Pace(NamedTuple):
@@ -65,6 +65,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workload", choices=("idle", "busy"), default="idle", help="processes that sleep, or that do a little twice a second"
     )
+    parser.add_argument("--parts", default=",".join(PARTS), metavar="P", help=f"which of {', '.join(PARTS)}, with commas between")
+    parser.add_argument("--listeners", type=positive, default=200, metavar="L", help="clients of /events that never read")
     parser.add_argument("--cadvisor", metavar="PROGRAM|URL", help="cAdvisor to run beside it, or one that runs on this host")
     parser.add_argument("--save", action="store_true", help="write the report and the raw figures to benchmarks/results/")
 
@@ -87,22 +89,88 @@ def run(args: argparse.Namespace) -> int:
         if args.cadvisor:
             urls["cadvisor"] = stack.enter_context(_peer(args.cadvisor))
         for url in urls.values():
-            if not wait_until(functools.partial(_answers, url), _READY_SECONDS, every=0.2):
+            if not wait_until(functools.partial(is_there, url), _READY_SECONDS, every=0.2):
                 raise RuntimeError(f"{url} does not answer")
         progress(f"{args.warm_up} s to fill the memory")
         time.sleep(args.warm_up)
-        progress("one request at a time")
-        alone = _by_turns(urls, args.requests)
-        progress("sampling, nobody asks")
-        quiet = _watched(told, cgroups.folder, args.seconds, lambda: time.sleep(args.seconds))
-        before = agent.rss_bytes()
-        progress(f"sampling, {args.clients} clients hammer")
-        answers: list[tuple[str, Got]] = []
-        hammered = _watched(
-            told, cgroups.folder, args.seconds, lambda: answers.extend(_hammer(urls["streamer"], args.clients, args.seconds))
-        )
-        rss = {"before": before, "after": agent.rss_bytes()}
-    return _report(args, alone, {"nobody asks": quiet, f"{args.clients} clients": hammered}, answers, rss)
+        bench = Bench(args, agent, urls, told, cgroups)
+        parts = [_PARTS[name](bench) for name in PARTS if name in args.parts.split(",")]
+    machine = report.machine()
+    text = "\n\n".join(
+        [
+            "\n".join(f"{name}: {value}" for name, value in machine.items()),
+            f"{args.containers} {args.workload} cgroups, a sample a second",
+            *(part.text for part in parts),
+        ]
+    )
+    print(text)
+    if args.save:
+        figures = {
+            "machine": machine,
+            "options": {name: value for name, value in vars(args).items() if not callable(value)},
+            **{name: value for part in parts for name, value in part.figures.items()},
+        }
+        for path in report.save(f"sidecar-{args.workload}", text, json.loads(json.dumps(figures))):
+            print(f"saved to {path}")
+    return 0
+
+
+class Bench(NamedTuple):
+    """What is measured: the agent, itself and its peer by name, the file it publishes to, and the cgroups."""
+
+    args: argparse.Namespace
+    agent: AgentProcess
+    urls: dict[str, str]
+    told: Path
+    cgroups: Cgroups
+
+    def watched(self, meanwhile: Callable[[], None]) -> Pace:
+        return _watched(self.told, self.cgroups.folder, meanwhile)
+
+
+class Part(NamedTuple):
+    """What one part found."""
+
+    text: str
+    figures: dict[str, Any]
+
+
+def _beside_peer(bench: Bench) -> Part:
+    args, url = bench.args, bench.urls["streamer"]
+    progress("one request at a time")
+    alone = _by_turns(bench.urls, args.requests)
+    progress("sampling, nobody asks")
+    quiet = bench.watched(lambda: time.sleep(args.seconds))
+    before = bench.agent.rss_bytes()
+    progress(f"sampling, {args.clients} clients hammer")
+    got: list[tuple[str, Got]] = []
+    hammered = bench.watched(lambda: got.extend(_hammer(url, args.clients, args.seconds)))
+    rss = {"before": before, "after": bench.agent.rss_bytes()}
+    return _report(args, alone, {"nobody asks": quiet, f"{args.clients} clients": hammered}, got, rss)
+
+
+def _own(bench: Bench) -> Part:
+    progress("question by question")
+    got: dict[str, list[Got]] = {}
+    pace = bench.watched(
+        lambda: got.update(questions.measure(bench.urls["streamer"], bench.cgroups.paths, bench.args.requests * _OWN_TIMES))
+    )
+    text = f"One question at a time, ms; samples meanwhile: {pace.per_second:.3f} per cgroup and second, 99 % at most {pace.p99_ms} ms apart."
+    return Part(f"{text}\n\n{questions.table(got)}", {"own": questions.figures(got), "own_pace": pace._asdict()})
+
+
+def _listening(bench: Bench) -> Part:
+    args = bench.args
+    progress(f"{args.listeners} clients that never read")
+    turns = listeners.measure(
+        bench.urls["streamer"], bench.agent, bench.cgroups.mounts, bench.cgroups.folder, args.listeners, args.seconds, bench.watched
+    )
+    return Part(
+        f"{args.listeners} clients of /events that never read:\n\n{listeners.table(turns)}", {"listeners": listeners.figures(turns)}
+    )
+
+
+_PARTS: Final[dict[str, Callable[[Bench], Part]]] = dict(zip(PARTS, (_beside_peer, _own, _listening), strict=True))
 
 
 @contextlib.contextmanager
@@ -119,35 +187,12 @@ def _peer(given: str) -> Iterator[str]:
         process.wait()
 
 
-def _answers(url: str) -> bool:
-    try:
-        return _get(_connection(url), "/healthz").bytes > 0
-    except OSError:
-        return False
-
-
-def _connection(url: str) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection(urlsplit(url).netloc, timeout=_TIMEOUT_SECONDS)
-
-
-def _get(connection: http.client.HTTPConnection, path: str) -> Got:
-    began = time.perf_counter()
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    size = 0
-    while chunk := answer.read(1 << 20):
-        size += len(chunk)
-    if answer.status != http.client.OK:
-        raise RuntimeError(f"{path}: {answer.status}")
-    return Got(time.perf_counter() - began, size)
-
-
 def _by_turns(urls: dict[str, str], requests: int) -> dict[tuple[str, str], list[Got]]:
-    connections = {name: _connection(url) for name, url in urls.items()}
+    connections = {name: connection(url) for name, url in urls.items()}
     got: dict[tuple[str, str], list[Got]] = {(path, name): [] for path in PATHS for name in urls}
     for _ in range(requests):
         for (path, name), answers in got.items():
-            answers.append(_get(connections[name], path))
+            answers.append(get(connections[name], path))
             time.sleep(0.1)
     return got
 
@@ -159,11 +204,11 @@ def _hammer(url: str, clients: int, seconds: float) -> list[tuple[str, Got]]:
     wrong: list[Exception] = []
 
     def client(paths: Iterator[str]) -> None:
-        connection = _connection(url)
+        client = connection(url)
         try:
             while time.monotonic() < until:
                 path = next(paths)
-                got.append((path, _get(connection, path)))
+                got.append((path, get(client, path)))
         except (OSError, RuntimeError, http.client.HTTPException) as problem:
             wrong.append(problem)
 
@@ -183,7 +228,7 @@ class _Line(msgspec.Struct):
     time_ms: int = 0
 
 
-def _watched(told: Path, folder: str, seconds: float, meanwhile: Callable[[], None]) -> Pace:
+def _watched(told: Path, folder: str, meanwhile: Callable[[], None]) -> Pace:
     """How regularly samples were taken meanwhile: by their own times, as published."""
     start = told.stat().st_size
     began_ms = time.time_ns() // 1_000_000
@@ -215,8 +260,7 @@ def _report(
     paces: dict[str, Pace],
     answers: list[tuple[str, Got]],
     rss: dict[str, int],
-) -> int:
-    machine = report.machine()
+) -> Part:
     ratios = []
     for path in PATHS:
         if (path, "cadvisor") in alone:
@@ -229,8 +273,7 @@ def _report(
     ]
     text = "\n\n".join(
         [
-            "\n".join(f"{name}: {value}" for name, value in machine.items()),
-            f"{args.containers} {args.workload} cgroups, a sample a second; {args.requests} requests of each path to each, by turns; ms as min / median / max.",
+            f"{args.requests} requests of each path to each, by turns; ms as min / median / max.",
             report.table(
                 ("path", "of", "ms", "MB"),
                 [
@@ -249,16 +292,12 @@ def _report(
             f"RSS MB: {rss['before'] / 1e6:.1f} before, {rss['after'] / 1e6:.1f} after the clients",
         ]
     )
-    print(text)
-    if args.save:
-        figures = {
-            "machine": machine,
-            "options": {name: value for name, value in vars(args).items() if not callable(value)},
+    return Part(
+        text,
+        {
             "alone": {f"{name} {path}": [got._asdict() for got in mine] for (path, name), mine in alone.items()},
             "paces": {name: pace._asdict() for name, pace in paces.items()},
             "under_load": [(path, got._asdict()) for path, got in answers],
             "rss_bytes": rss,
-        }
-        for path in report.save(f"sidecar-{args.workload}", text, json.loads(json.dumps(figures))):
-            print(f"saved to {path}")
-    return 0
+        },
+    )
