@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.answers import QUESTIONS
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -18,7 +20,9 @@ def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def cgroups() -> set[Path]:
-    return set(Path("/sys/fs/cgroup").glob("**/streamer-bench-*"))
+    """Of any hierarchy, or of the only one."""
+    root = Path("/sys/fs/cgroup")
+    return {*root.glob("streamer-bench-*"), *root.glob("*/streamer-bench-*")}
 
 
 def test_without_a_name_the_benchmarks_are_listed() -> None:
@@ -54,4 +58,16 @@ def test_sampling_prints_a_ratio_and_leaves_no_cgroup_behind() -> None:
     assert float(loop) > 0
     assert float(agent) > 0
     assert float(ratio) > 0
+    assert cgroups() <= before
+
+
+@pytest.mark.live
+def test_sidecar_asks_our_own_api_each_question_and_leaves_no_cgroup_behind() -> None:
+    """A row for each, with as many answers as were asked for."""
+    before = cgroups()
+    done = benchmarks("sidecar", "--parts", "own", "--containers", "5", "--warm-up", "2", "--requests", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = re.findall(r"^\| ([^|]+?) +\| +(\d+) \| +[\d.]+ \|", done.stdout, re.MULTILINE)
+    assert {about for about, _ in rows} == {question.about for question in QUESTIONS}
+    assert {asked for _, asked in rows} == {"10"}
     assert cgroups() <= before
