@@ -62,6 +62,8 @@ class Connection(HttpToolsProtocol):
         self._end_timer: asyncio.TimerHandle | None = None
         self._answering: RequestResponseCycle | None = None
         self.certificate: Certificate | None = None
+        self.beneath: asyncio.WriteTransport | None = None
+        """Of a TLS connection the TCP connection, which has a buffer of its own."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         super().connection_made(transport)
@@ -217,7 +219,9 @@ class Connection(HttpToolsProtocol):
     def buffer_little(self) -> None:
         """Let the kernel keep some tens of kilobytes for the client, not the megabytes that it grows to by itself."""
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _STREAM_BUFFER_BYTES)
-        self.transport.set_write_buffer_limits(1)  # not 0, which means something else to TLS
+        for transport in (self.transport, self.beneath):
+            if transport is not None:
+                transport.set_write_buffer_limits(1)  # not 0, by which TLS would pause for ever
 
     def _cut(self, status: int, reason: bytes) -> None:
         self._refused(str(status))

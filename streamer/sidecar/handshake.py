@@ -99,6 +99,7 @@ class _Handshake(asyncio.Protocol):
         if not self._owner.places.hand_over(self, connection, loop.time()):
             secured.abort()
             return False
+        connection.beneath = transport
         connection.certificate = certificate_of(secured.get_extra_info("peercert"), greeting)
         secured.set_protocol(connection)
         connection.connection_made(secured)

@@ -51,6 +51,7 @@ class Transport(asyncio.Transport):
         super().__init__({"socket": socket.socket(socket.AF_UNIX)})
         self.written = b""
         self.closing = self.aborted = False
+        self.high: int | None = None
 
     def is_closing(self) -> bool:
         return self.closing
@@ -60,6 +61,9 @@ class Transport(asyncio.Transport):
 
     def abort(self) -> None:
         self.aborted = self.closing = True
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.high = high
 
     def write(self, data: Any) -> None:
         self.written += bytes(data)
@@ -172,3 +176,15 @@ async def test_closed_twice_it_ends_once(client: Client) -> None:
     client.connection.timeout_keep_alive_handler()
     await client.says(b"\0\r\n\r\n")
     assert client.ends == [end]
+
+
+async def test_next_to_nothing_is_buffered_for_a_stream(client: Client) -> None:
+    """In the kernel, in the transport, and below TLS: a part that was not taken stops the next one."""
+    client.connection.buffer_little()
+    assert client.transport.high == 1
+    sender = client.transport.get_extra_info("socket")
+    assert sender.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 65_536
+    client.connection.beneath = Transport()
+    client.connection.buffer_little()
+    assert client.connection.beneath.high == 1
+    client.connection.beneath.get_extra_info("socket").close()
