@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import psutil
 
@@ -24,13 +24,13 @@ from streamer.cadvisor.operations import Operations
 from streamer.cadvisor.processes import ProcessLister
 from streamer.clock import SystemClock
 from streamer.config import Settings, seconds
-from streamer.contracts import Emit, Look, Status
+from streamer.contracts import Status
 from streamer.errors import ConfigError
 from streamer.kernel import hierarchy, proc
 from streamer.manager.fleet import Fleet
 from streamer.manager.housekeeping import Schedule
 from streamer.manager.manager import Manager, Sources
-from streamer.manager.narrator import Host, Now
+from streamer.manager.narrator import Host
 from streamer.memory import Memory
 from streamer.model import observations as o
 from streamer.model.inventory import Checkpoint, Past
@@ -46,7 +46,6 @@ from streamer.sources.docker import DockerSource
 from streamer.sources.filesystems import Filesystems
 from streamer.sources.kmsg import KmsgSource
 from streamer.sources.machine import MachineSource, host_identity
-from streamer.sources.watcher import Watcher
 from streamer.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -217,7 +216,7 @@ class Run(Agent):
             try:
                 code = await self._until_stopped(parts, duration_seconds)
             finally:
-                await _cancel(parts)
+                await cancel(parts)
                 kept = await self._close_outbox()
                 if self.sidecar is not None:
                     self.sidecar.close()
@@ -239,21 +238,21 @@ class Run(Agent):
             await self._shut_down(parts, reason)
             return EX_FAILED if bugs else EX_OK
         finally:
-            await _cancel({asked, ready})
+            await cancel({asked, ready})
 
     async def _shut_down(self, parts: set[asyncio.Task[None]], reason: str) -> None:
         if not self.embedded:
             systemd.notify("STOPPING=1")
         log.info("stopping: %s", reason)
         by_name = {task.get_name(): task for task in parts}
-        await _cancel({by_name["manager"]})
+        await cancel({by_name["manager"]})
         self.manager.stop(reason)
         if by_name["outbox"].done():
             return  # it failed, or nobody is left to publish to
         drained = asyncio.create_task(self.outbox.drain(seconds(self.settings.drain)), name="drain")
         hurried = asyncio.create_task(self.hurry.wait(), name="hurry")
         await asyncio.wait({drained, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        await _cancel({drained, hurried})
+        await cancel({drained, hurried})
 
     async def _close_outbox(self) -> bool:
         """Whether all that is left is kept; a second signal does not wait for a disk that hangs."""
@@ -261,7 +260,7 @@ class Run(Agent):
         hurried = asyncio.create_task(self.hurry.wait(), name="hurry")
         await asyncio.wait({closing, hurried}, return_when=asyncio.FIRST_COMPLETED)
         kept = closing.done() and closing.result()
-        await _cancel({closing, hurried})
+        await cancel({closing, hurried})
         return kept
 
     def _tell_what_is_left(self, kept: bool) -> int:
@@ -350,91 +349,7 @@ def run(settings: Settings, duration_seconds: float | None = None, reload: Calla
     return asyncio.run(main())
 
 
-class Snapshot(NamedTuple):
-    """One look at this host.
-
-    messages  `created` and one `container.stats` for each container, in order
-    rates     by incarnation: CPU in cores, network received and sent in bytes/s, over the look's two readings
-    """
-
-    messages: list[Message]
-    rates: dict[str, tuple[float, float, float]]
-
-
-def once(settings: Settings) -> Snapshot:
-    """Look at this host once: what is there, and two readings half a second apart.
-
-    Raises:
-        Unsupported: this host has no cgroups at all.
-    """
-    return asyncio.run(_once(settings))
-
-
-_BETWEEN_READINGS: Final = 0.5
-_DOCKER_PATIENCE: Final = 3.0
-
-
-async def _once(settings: Settings) -> Snapshot:
-    agent = Agent(settings)
-    said: list[Message] = []
-
-    def hear(observation: o.Observation) -> None:
-        said.extend(agent.fleet.observe(observation, Now(agent.clock.wall_ns(), agent.clock.monotonic_ns())))
-
-    watcher = Watcher(agent.hierarchies, scope=settings.scope, clock=agent.clock, emit=hear)
-    with contextlib.closing(agent.sampler), contextlib.closing(watcher):
-        watcher.start()
-        await _hear_docker(agent, hear)
-        hear(o.Degraded("source.docker", agent.clock.wall_ns(), "only one look was asked for"))  # nothing is waited for any more
-        looks = [Look(c.path, c.hierarchy, c.inode, c.network_pid()) for c in agent.fleet.containers()]
-        first = {s.path: s for s in await agent.sampler.read(looks)}
-        await asyncio.sleep(_BETWEEN_READINGS)
-        rates = {}
-        for second in await agent.sampler.read(looks):
-            container = agent.fleet.get(second.path)
-            hear(second)
-            if container is not None and second.path in first:
-                rates[container.incarnation] = _rates(first[second.path], second)
-    return Snapshot([message for message in said if message.record is not None and message.topic.type in _SHOWN_ONCE], rates)
-
-
-_SHOWN_ONCE: Final = ("container.lifecycle", "container.stats")
-
-
-async def _hear_docker(agent: Agent, hear: Emit) -> None:
-    """Listen to Docker until every container of its has a name, or it says that it cannot help."""
-    if agent.docker is None:
-        return
-    answered = asyncio.Event()
-
-    def listen(observation: o.Observation) -> None:
-        hear(observation)
-        if isinstance(observation, o.Degraded) or (isinstance(observation, o.Described) and not _nameless(agent.fleet)):
-            answered.set()
-
-    if not _nameless(agent.fleet):
-        return
-    listening = asyncio.create_task(agent.docker.run(listen))
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_DOCKER_PATIENCE):
-            await answered.wait()
-    await _cancel({listening})
-
-
-def _nameless(fleet: Fleet) -> bool:
-    return any(c.owner.runtime == "docker" and c.details.name is None for c in fleet.containers())
-
-
-def _rates(first: o.Sampled, second: o.Sampled) -> tuple[float, float, float]:
-    span = max(1, second.sample.time_ns - first.sample.time_ns)
-    before, after = first.sample.get("cpu_usage_ns"), second.sample.get("cpu_usage_ns")
-    cores = (after - before) / span if isinstance(before, int) and isinstance(after, int) else 0.0
-    received = sum(i.rx_bytes for i in second.sample.interfaces) - sum(i.rx_bytes for i in first.sample.interfaces)
-    sent = sum(i.tx_bytes for i in second.sample.interfaces) - sum(i.tx_bytes for i in first.sample.interfaces)
-    return max(0.0, cores), max(0.0, received * _NS / span), max(0.0, sent * _NS / span)
-
-
-async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """End tasks and wait for it. What had failed before was told by whoever watched over it."""
     for task in tasks:
         task.cancel()

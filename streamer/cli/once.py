@@ -67,7 +67,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def _once(args: argparse.Namespace) -> int:
     settings = options.settings(args)
-    from streamer.app import once
+    from streamer.glance import once
 
     seen = once(settings)
     if args.json or not sys.stdout.isatty():

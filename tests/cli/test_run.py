@@ -16,9 +16,10 @@ from streamer.errors import NotConnected, Unsupported
 
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Stands in for `streamer.app`: here only the way there and back is looked at."""
+    """Stands in for `streamer.app` and `streamer.glance`: here only the way there and back is looked at."""
     module = ModuleType("streamer.app")
     monkeypatch.setitem(sys.modules, "streamer.app", module)
+    monkeypatch.setitem(sys.modules, "streamer.glance", module)
     return module
 
 

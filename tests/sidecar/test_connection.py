@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 
 from streamer.sidecar import connection
 from streamer.sidecar.connection import Connection
+from streamer.sidecar.places import Places
 
 
 class Timer:
@@ -80,7 +81,7 @@ class Client:
         )
         config.load()
         self.connection = Connection(
-            self.refused.append, config=config, server_state=ServerState(), app_state={}, _loop=self.loop
+            self.refused.append, Places(lambda _: None), config=config, server_state=ServerState(), app_state={}, _loop=self.loop
         )  # fmt: skip
         self.connection.connection_made(self.transport)
 
