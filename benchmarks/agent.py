@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 _STOP_SECONDS: Final = 30.0
+_SCRAPE_SECONDS: Final = 30.0
 _TICK: Final = 1.0 / os.sysconf("SC_CLK_TCK")
 
 
@@ -31,11 +34,14 @@ class Usage(NamedTuple):
 
 
 class AgentProcess:
-    """`streamer run` with these arguments. A context manager; its log goes to a file, which an error shows."""
+    """`streamer run` with these arguments. A context manager; its log goes to a file, which an error shows.
 
-    def __init__(self, arguments: list[str], log: Path) -> None:
+    `within`: a command before it, as `Cgroups.alone` gives one; it has to become the agent by exec.
+    """
+
+    def __init__(self, arguments: list[str], log: Path, within: Sequence[str] = ()) -> None:
         # setpriv(1): should this process be killed, the agent ends too
-        self._command = ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "streamer", "run", *arguments]
+        self._command = [*within, "setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "streamer", "run", *arguments]
         self._log = log
 
     def __enter__(self) -> AgentProcess:
@@ -68,9 +74,24 @@ class AgentProcess:
 
     def rss_bytes(self) -> int:
         """Resident memory now."""
+        return self._told("status", "VmRSS") * 1024
+
+    def pss_bytes(self) -> int:
+        """Resident memory now, with what is shared counted as its share."""
+        return self._told("smaps_rollup", "Pss") * 1024
+
+    def threads(self) -> int:
+        return self._told("status", "Threads")
+
+    def descriptors(self) -> int:
+        """How many it has open now."""
         self.check()
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def _told(self, file: str, name: str) -> int:
+        self.check()
+        lines = Path(f"/proc/{self.pid}/{file}").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
     def open_files(self, part: str) -> set[str]:
         """The files that it holds open below a cgroup folder."""
@@ -89,3 +110,16 @@ class AgentProcess:
         if self._process.poll() is not None:
             end = self._log.read_text(errors="replace")[-3000:]
             raise RuntimeError(f"the agent ended with exit code {self._process.returncode}; its log:\n{end}")
+
+
+def scraped(url: str) -> dict[str, float]:
+    """The agent's own metrics, by series as they are written: `name{label="value"}`. Those of containers are left out."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=_SCRAPE_SECONDS) as answer:
+        lines = answer.read().decode().splitlines()
+    own = (line.rpartition(" ") for line in lines if line.startswith(("streamer_", "process_")))
+    return {series: float(value) for series, _, value in own}
+
+
+def total(metrics: dict[str, float], name: str) -> float:
+    """The sum of all series of a metric."""
+    return sum(value for series, value in metrics.items() if series == name or series.startswith(f"{name}{{"))

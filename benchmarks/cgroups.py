@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,12 +22,15 @@ _REMOVE_SECONDS: Final = 10.0
 class Cgroups:
     """`count` cgroups below a folder of their own, in every hierarchy that samples are read from. A context manager.
 
-    `tenant`: the command that runs in each; it has to end when the pipe on its stdin does.
+    tenant  the command that runs in each; it has to end when the pipe on its stdin does
+    hidden  the folder is named as if it were a container, so that other agents on this host do not take what is in it for
+            containers; to see them, an agent has to be `alone` with it
     """
 
-    def __init__(self, hierarchies: Hierarchies, count: int, tenant: list[str]) -> None:
+    def __init__(self, hierarchies: Hierarchies, count: int, tenant: list[str], *, hidden: bool = False) -> None:
         self._hierarchies, self._tenant = hierarchies, tenant
-        self.folder: Final = f"/{_PREFIX}{os.getpid()}"
+        self._top: Final = f"/{_PREFIX}{os.getpid()}"
+        self.folder: Final = f"{self._top}/libpod-{os.getpid():064x}" if hidden else self._top
         self.paths: Final = [f"{self.folder}/c{number:05}" for number in range(count)]
         self._processes: list[subprocess.Popen[bytes]] = []
         self._life_line = -1
@@ -53,26 +58,50 @@ class Cgroups:
         ]
         return [[self._file(controller, path, name) for controller, name in places] for path in self.paths]
 
+    def alone(self) -> list[str]:
+        """A command that runs another one, to which the folder looks as if it were the whole of each hierarchy."""
+        binds = [f"mount --bind {shlex.quote(mount + self.folder)} {shlex.quote(mount)}" for mount in self.mounts]
+        return ["unshare", "--mount", "sh", "-c", " && ".join([*binds, 'exec "$@"']), "sh"]
+
+    @contextlib.contextmanager
+    def one_more(self, name: str) -> Iterator[None]:
+        """A cgroup beside the others, with a process in it, for as long as this lasts."""
+        path = f"{self.folder}/{name}"
+        reader, life_line = os.pipe()
+        process = subprocess.Popen(self._tenant, stdin=reader)
+        os.close(reader)
+        try:
+            self._fill(path, process.pid)
+            yield
+        finally:
+            os.close(life_line)
+            process.kill()
+            process.wait()
+            for mount in self.mounts:
+                remove_tree(Path(mount + path))
+
+    def _fill(self, path: str, pid: int) -> None:
+        for mount in self.mounts:
+            Path(mount + path).mkdir()
+            Path(mount + path, "cgroup.procs").write_text(str(pid))
+
     def _file(self, controller: str, path: str, name: str) -> str:
         return self._hierarchies.file(controller, path, name) or ""
 
     def _make(self) -> None:
         for mount in self.mounts:
-            folder = Path(mount + self.folder)
-            folder.mkdir()
-            if self._hierarchies.mode == "v2":
-                (folder / "cgroup.subtree_control").write_text(
-                    " ".join(f"+{c}" for c in (folder / "cgroup.controllers").read_text().split())
-                )
+            for folder in dict.fromkeys((Path(mount + self._top), Path(mount + self.folder))):
+                folder.mkdir()
+                if self._hierarchies.mode == "v2":
+                    controllers = (folder / "cgroup.controllers").read_text().split()
+                    (folder / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in controllers))
         # Also when this process is killed, the pipe ends, and no tenant stays behind.
         reader, self._life_line = os.pipe()
         try:
             for path in self.paths:
                 process = subprocess.Popen(self._tenant, stdin=reader)
                 self._processes.append(process)
-                for mount in self.mounts:
-                    Path(mount + path).mkdir()
-                    Path(mount + path, "cgroup.procs").write_text(str(process.pid))
+                self._fill(path, process.pid)
         finally:
             os.close(reader)
 
@@ -86,7 +115,7 @@ class Cgroups:
             os.close(self._life_line)
             self._life_line = -1
         for mount in self.mounts:
-            remove_tree(Path(mount + self.folder))
+            remove_tree(Path(mount + self._top))
 
 
 def sweep(mounts: list[str]) -> None:
