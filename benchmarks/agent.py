@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -123,3 +124,10 @@ def scraped(url: str) -> dict[str, float]:
 def total(metrics: dict[str, float], name: str) -> float:
     """The sum of all series of a metric."""
     return sum(value for series, value in metrics.items() if series == name or series.startswith(f"{name}{{"))
+
+
+def free_port() -> int:
+    """A TCP port that was free just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

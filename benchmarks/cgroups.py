@@ -17,6 +17,19 @@ from streamer.kernel.plan import files_for
 
 _PREFIX: Final = "streamer-bench-"
 _REMOVE_SECONDS: Final = 10.0
+_BUSY_MS: Final = 500
+
+
+def compiled(name: str, directory: Path) -> Path:
+    """The program of a C file beside this one, built by gcc."""
+    program = directory / name
+    subprocess.run(["gcc", "-O2", "-Wall", "-o", str(program), str(Path(__file__).with_name(f"{name}.c"))], check=True)
+    return program
+
+
+def tenant_command(directory: Path, workload: str) -> list[str]:
+    """The command of a tenant, built in this directory: `idle`, asleep; `busy`, other numbers at every sample."""
+    return [str(compiled("tenant", directory)), str(_BUSY_MS if workload == "busy" else 0)]
 
 
 class Cgroups:

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks import report
+from benchmarks.command import add_save, plain, progress
 from benchmarks.messages import HOST_ID, Tenants
-from benchmarks.sampling import progress
 from streamer import brokers
 from streamer.clock import SystemClock
 from streamer.config import Outbox as OutboxSettings
@@ -74,14 +74,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compression", default="zstd", help="publishing.kafka_compression")
     parser.add_argument("--partitions", type=int, default=6, metavar="P", help="of the Kafka topics")
     parser.add_argument("--no-floor", action="store_true", help="leave the floor out")
-    parser.add_argument("--save", action="store_true", help="write the report and the raw figures to benchmarks/results/")
+    add_save(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print. Returns 0."""
     figures: dict[str, Any] = {
         "machine": report.machine(),
-        "options": {k: v for k, v in vars(args).items() if k != "run"},
+        "options": plain(args),
         "drains": [],
     }
     rows: list[list[str]] = []

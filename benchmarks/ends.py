@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
+from benchmarks.command import progress
 from streamer.model.messages import STATS, TOPICS
 
 _PREFIX: Final = "streamer"
@@ -128,3 +130,16 @@ class KafkaEnd:
             yield consumer, partitions
         finally:
             await consumer.stop()
+
+
+def open_ends(stack: ExitStack, sinks: Sequence[str], partitions: int, directory: Path) -> dict[str, End]:
+    """The far ends of these sinks by name; a broker is started for as long as `stack` holds."""
+    ends: dict[str, End] = {}
+    if "file" in sinks:
+        ends["file"] = FileEnd(directory / "messages.jsonl")
+    if "kafka" in sinks:
+        from tests.support.brokers import KafkaServer
+
+        progress("a Kafka broker")
+        ends["kafka"] = KafkaEnd(stack.enter_context(KafkaServer()).address, partitions)
+    return ends

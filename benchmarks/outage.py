@@ -19,8 +19,8 @@ from typing import Final
 import psutil
 
 from benchmarks import report
+from benchmarks.command import progress
 from benchmarks.messages import Tenants
-from benchmarks.sampling import progress
 from streamer.config import Outbox as OutboxSettings
 from streamer.contracts import Receipt
 from streamer.model.inventory import Checkpoint

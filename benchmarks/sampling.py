@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import socket
 import statistics
 import subprocess
 import sys
@@ -20,14 +19,14 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks import report, stages
-from benchmarks.agent import AgentProcess, Usage
-from benchmarks.cgroups import Cgroups, wait_until
-from benchmarks.ends import End, FileEnd, KafkaEnd
+from benchmarks.agent import AgentProcess, Usage, free_port
+from benchmarks.cgroups import Cgroups, compiled, tenant_command, wait_until
+from benchmarks.command import add_save, plain, positive, progress
+from benchmarks.ends import End, open_ends
 from streamer.kernel.hierarchy import Hierarchies, detect
 
 _SLICES: Final = 20  # the agent hands over to its sampling thread that often in a second
 _READY_SECONDS: Final = 60.0
-_BUSY_MS: Final = 500  # so that every sample finds other numbers than the one before
 _REST_SECONDS: Final = 5.0
 _ENOUGH: Final = 0.95  # of the samples asked for; fewer, and the figure would be that of an agent that does not keep up
 _STRANGERS: Final = 0.02  # samples of others, as a share of ours, that are not worth a word
@@ -100,14 +99,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sink", choices=("file", "kafka", "both"), default="both", help="where the agent publishes to")
     parser.add_argument("--http", choices=("off", "on", "both"), default="both", help="with the sidecar or without")
     parser.add_argument("--partitions", type=positive, default=6, metavar="P", help="of the Kafka topics")
-    parser.add_argument("--save", action="store_true", help="write the report and the raw figures to benchmarks/results/")
-
-
-def positive(text: str) -> int:
-    """An argument: a whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
+    add_save(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -118,28 +110,16 @@ def run(args: argparse.Namespace) -> int:
     hierarchies = detect(Path("/"))
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamer-bench-")))
-        ends = _ends(stack, sinks, args.partitions, directory)
+        ends = open_ends(stack, sinks, args.partitions, directory)
         bench = Bench(args, hierarchies, ends, directory)
         progress("agents at rest")
         rest = {configuration.label: bench.rest(configuration) for configuration in configurations}
-        tenant = [str(compiled("tenant", directory)), str(_BUSY_MS if args.workload == "busy" else 0)]
+        tenant = tenant_command(directory, args.workload)
         cgroups = stack.enter_context(Cgroups(hierarchies, args.containers, tenant))
         turns = list(bench.measure(cgroups, configurations))
         progress("stages")
         breakdown = stages.measure(hierarchies, cgroups.paths, {name: end.url for name, end in ends.items()})
     return _report(args, bench, turns, rest, breakdown)
-
-
-def _ends(stack: ExitStack, sinks: tuple[str, ...], partitions: int, directory: Path) -> dict[str, End]:
-    ends: dict[str, End] = {}
-    if "file" in sinks:
-        ends["file"] = FileEnd(directory / "messages.jsonl")
-    if "kafka" in sinks:
-        from tests.support.brokers import KafkaServer
-
-        progress("a Kafka broker")
-        ends["kafka"] = KafkaEnd(stack.enter_context(KafkaServer()).address, partitions)
-    return ends
 
 
 class Bench:
@@ -208,13 +188,6 @@ class Bench:
         )
 
 
-def free_port() -> int:
-    """A TCP port that was free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _turn(configuration: Configuration, window: Window, floor: Floor) -> Turn:
     samples, seconds = max(1, window.samples), window.usage.at
     return Turn(
@@ -247,7 +220,7 @@ def _report(args: argparse.Namespace, bench: Bench, turns: list[Turn], rest: dic
     if args.save:
         figures = {
             "machine": machine,
-            "options": _plain(args),
+            "options": plain(args),
             "turns": [_figures(turn) for turn in turns],
             "rest_bytes": rest,
             "stages_us": breakdown.us,
@@ -303,21 +276,5 @@ def _held(bench: Bench, containers: int) -> str:
     return f"{text}."
 
 
-def _plain(args: argparse.Namespace) -> dict[str, Any]:
-    return {name: value for name, value in vars(args).items() if not callable(value)}
-
-
 def _figures(turn: Turn) -> dict[str, Any]:
     return {**turn._asdict(), "floor": turn.floor._asdict(), "ratio": turn.ratio}
-
-
-def compiled(name: str, directory: Path) -> Path:
-    """The program of a C file beside this one, built by gcc."""
-    program = directory / name
-    subprocess.run(["gcc", "-O2", "-Wall", "-o", str(program), str(Path(__file__).with_name(f"{name}.c"))], check=True)
-    return program
-
-
-def progress(what: str) -> None:
-    """Say on stderr what is being done."""
-    print(f"… {what}", file=sys.stderr)

@@ -28,16 +28,15 @@ import msgspec
 
 from benchmarks import answers as questions
 from benchmarks import listeners, report
-from benchmarks.agent import AgentProcess
+from benchmarks.agent import AgentProcess, free_port
 from benchmarks.asking import Got, connection, get, is_there
-from benchmarks.cgroups import Cgroups, wait_until
-from benchmarks.sampling import compiled, free_port, positive, progress
+from benchmarks.cgroups import Cgroups, tenant_command, wait_until
+from benchmarks.command import add_save, plain, positive, progress
 from streamer.kernel.hierarchy import detect
 
 PARTS: Final = ("peer", "own", "listeners")
 PATHS: Final = ("/metrics", "/api/v1.3/subcontainers")
 _READY_SECONDS: Final = 60.0
-_BUSY_MS: Final = 500
 _PEER_FLAGS: Final = ("--listen_ip=127.0.0.1", "--housekeeping_interval=1s", "--allow_dynamic_housekeeping=false")
 _OWN_TIMES: Final = 10
 """A percentile of a question wants more answers than a median."""
@@ -68,7 +67,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parts", default=",".join(PARTS), metavar="P", help=f"which of {', '.join(PARTS)}, with commas between")
     parser.add_argument("--listeners", type=positive, default=200, metavar="L", help="clients of /events that never read")
     parser.add_argument("--cadvisor", metavar="PROGRAM|URL", help="cAdvisor to run beside it, or one that runs on this host")
-    parser.add_argument("--save", action="store_true", help="write the report and the raw figures to benchmarks/results/")
+    add_save(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     hierarchies = detect(Path("/"))
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamer-bench-")))
-        tenant = [str(compiled("tenant", directory)), str(_BUSY_MS if args.workload == "busy" else 0)]
+        tenant = tenant_command(directory, args.workload)
         progress(f"{args.containers} cgroups")
         cgroups = stack.enter_context(Cgroups(hierarchies, args.containers, tenant))
         told = directory / "messages.jsonl"
@@ -107,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     if args.save:
         figures = {
             "machine": machine,
-            "options": {name: value for name, value in vars(args).items() if not callable(value)},
+            "options": plain(args),
             **{name: value for part in parts for name, value in part.figures.items()},
         }
         for path in report.save(f"sidecar-{args.workload}", text, json.loads(json.dumps(figures))):

@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks import report
-from benchmarks.agent import AgentProcess, scraped, total
-from benchmarks.cgroups import Cgroups, wait_until
+from benchmarks.agent import AgentProcess, free_port, scraped, total
+from benchmarks.cgroups import Cgroups, tenant_command, wait_until
+from benchmarks.command import add_save, plain, positive, progress
 from benchmarks.drawing import Panel, picture
 from benchmarks.ends import KafkaEnd
-from benchmarks.sampling import compiled, free_port, positive, progress
 from streamer.kernel.hierarchy import detect
 
-_BUSY_MS: Final = 500
 _READY_SECONDS: Final = 60.0
 _REPORT_SECONDS: Final = 600.0
 _BLOCKS: Final = 12
@@ -88,7 +87,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--warm-up", type=float, default=0.25, metavar="H", help="left out of the trends, at most half of the run")
     parser.add_argument("--out", type=Path, help="folder for looks, log and partial reports; default: a temporary one")
-    parser.add_argument("--save", action="store_true", help="write the report and the raw figures to benchmarks/results/")
+    add_save(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -98,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         out = args.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamer-bench-")))
         out.mkdir(parents=True, exist_ok=True)
         broker, end = _sink(stack, args.sink, out)
-        tenant = [str(compiled("tenant", out)), str(_BUSY_MS if args.workload == "busy" else 0)]
+        tenant = tenant_command(out, args.workload)
         progress(f"{args.containers} cgroups")
         cgroups = stack.enter_context(Cgroups(hierarchies, args.containers, tenant, hidden=True))
         url = f"http://127.0.0.1:{free_port()}"
@@ -191,7 +190,7 @@ class Course:
         """Into `results/`."""
         figures = {
             "machine": self._machine,
-            "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(self._args).items() if not callable(value)},
+            "options": plain(self._args),
             "trends": {name: trend._asdict() for name, trend in self._trends().items()},
             "verified": self.verified and {key: self.verified[key] for key in ("ok", "records", "counts")},
             "looks": [list(look) for look in self.looks],
