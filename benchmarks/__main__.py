@@ -15,6 +15,7 @@ BENCHMARKS: Final = {
     "drain": "messages a second, and CPU per message, while a backlog drains to Kafka, Redis and a file",
     "outage": "memory, disk, losses and drain of a long simulated outage; what writing through adds to a fact's way",
     "sampling": "CPU per container and sample, from cgroup files to acknowledged message, beside a C loop that reads the same files",
+    "latency": "from a cgroup made, a cgroup removed, an OOM kill to Kafka, Redis, a file and a client of /events",
     "soak": "hours of an agent over 500 cgroups: does memory, do descriptors grow; is everything delivered",
     "sidecar": "/metrics and cAdvisor's REST API beside cAdvisor itself and while clients hammer them; our own API; clients that never read",
 }

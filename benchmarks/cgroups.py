@@ -41,13 +41,13 @@ class Cgroups:
     """
 
     def __init__(self, hierarchies: Hierarchies, count: int, tenant: list[str], *, hidden: bool = False) -> None:
-        self._hierarchies, self._tenant = hierarchies, tenant
+        self.hierarchies, self._tenant = hierarchies, tenant
         self._top: Final = f"/{_PREFIX}{os.getpid()}"
         self.folder: Final = f"{self._top}/libpod-{os.getpid():064x}" if hidden else self._top
         self.paths: Final = [f"{self.folder}/c{number:05}" for number in range(count)]
         self._processes: list[subprocess.Popen[bytes]] = []
         self._life_line = -1
-        self.mounts: Final = sorted({hierarchies.mounts[hierarchy] for hierarchy in hierarchies.watched})
+        self.mounts: Final = [hierarchies.mounts[hierarchy] for hierarchy in hierarchies.watched]  # the anchor first
 
     def __enter__(self) -> Cgroups:
         sweep(self.mounts)
@@ -66,7 +66,7 @@ class Cgroups:
         first = self.paths[0]
         places = [
             (controller, file.name)
-            for file in files_for(self._hierarchies)
+            for file in files_for(self.hierarchies)
             if (controller := next((c for c in file.controllers if _readable(self._file(c, first, file.name))), None)) is not None
         ]
         return [[self._file(controller, path, name) for controller, name in places] for path in self.paths]
@@ -99,13 +99,13 @@ class Cgroups:
             Path(mount + path, "cgroup.procs").write_text(str(pid))
 
     def _file(self, controller: str, path: str, name: str) -> str:
-        return self._hierarchies.file(controller, path, name) or ""
+        return self.hierarchies.file(controller, path, name) or ""
 
     def _make(self) -> None:
         for mount in self.mounts:
             for folder in dict.fromkeys((Path(mount + self._top), Path(mount + self.folder))):
                 folder.mkdir()
-                if self._hierarchies.mode == "v2":
+                if self.hierarchies.mode == "v2":
                     controllers = (folder / "cgroup.controllers").read_text().split()
                     (folder / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in controllers))
         # Also when this process is killed, the pipe ends, and no tenant stays behind.

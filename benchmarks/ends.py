@@ -75,6 +75,40 @@ class FileEnd:
         return Delivered(samples, own)
 
 
+class RedisEnd:
+    """The stats stream of a Redis; a mark is its last id."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def mark(self) -> Mark:
+        with self._client() as client:
+            last = [client.xinfo_stream(key)["last-generated-id"] for key in self._keys(client)]
+        ms, number = last[0].split(b"-") if last else (0, 0)
+        return {"ms": int(ms), "number": int(number)}
+
+    def delivered(self, start: Mark, end: Mark, folder: str) -> Delivered:
+        samples = own = 0
+        at, through = (f"{mark['ms']}-{mark['number']}" for mark in (start, end))
+        decode = msgspec.json.Decoder(_Line).decode
+        with self._client() as client:
+            for key in self._keys(client):
+                while entries := client.xrange(key, f"({at}", through, count=1000):
+                    at = entries[-1][0].decode()
+                    samples += len(entries)
+                    own += sum(decode(fields[b"data"]).container_id.startswith(folder) for _, fields in entries)
+        return Delivered(samples, own)
+
+    def _client(self) -> Any:
+        import redis
+
+        return redis.Redis.from_url(self.url)
+
+    def _keys(self, client: Any) -> list[bytes]:
+        """None before the first sample."""
+        return list(client.keys(f"{_PREFIX}:*:stats"))
+
+
 class KafkaEnd:
     """The stats topic of a broker that has no topics yet; they are made with `partitions` each."""
 
@@ -137,6 +171,10 @@ def open_ends(stack: ExitStack, sinks: Sequence[str], partitions: int, directory
     ends: dict[str, End] = {}
     if "file" in sinks:
         ends["file"] = FileEnd(directory / "messages.jsonl")
+    if "redis" in sinks:
+        from tests.support.brokers import RedisServer
+
+        ends["redis"] = RedisEnd(stack.enter_context(RedisServer()).url)
     if "kafka" in sinks:
         from tests.support.brokers import KafkaServer
 

@@ -1,0 +1,251 @@
+"""From a fact to the one who waits for it: cgroups made and removed, OOM kills, while 500 others are sampled each second.
+
+To a consumer at Kafka, at Redis and at a file, and to a client of the sidecar's event stream.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from benchmarks import report
+from benchmarks.agent import AgentProcess, free_port, scraped
+from benchmarks.arrivals import Arrivals, Fact
+from benchmarks.cgroups import Cgroups, remove_tree, tenant_command, wait_until
+from benchmarks.command import add_save, plain, positive, progress
+from benchmarks.ends import open_ends
+from streamer.kernel.hierarchy import detect
+
+_READY_SECONDS: Final = 60.0
+_SETTLE_SECONDS: Final = 4.0
+_APART_SECONDS: Final = (0.015, 0.045)  # not in step with anything
+_KILLS_APART_SECONDS: Final = 0.55  # the kernel tells of ten in five seconds in full
+_LATE_SECONDS: Final = 3.0
+_OOM_LIMIT_BYTES: Final = 4 << 20
+_KILLED: Final = re.compile(rb"^\d+,\d+,(\d+),[^;]*;.*Killed process (\d+) \(")
+_MARK: Final = re.compile(rb"^\d+,\d+,(\d+),[^;]*;streamer-bench mark (\d+)")
+_MS: Final = 1e6
+_US: Final = 1e3
+_TARGETS_MS: Final = {"events": (1.5, 15.0)}
+_TARGET_MS: Final = (3.0, 15.0)  # p50, p99
+
+
+class Way(NamedTuple):
+    """From the facts to where they arrive. `late`: how long each fact took, ms; `calls`: how long its system call took, ms."""
+
+    end: str
+    what: str
+    late: list[float]
+    calls: list[float]
+    missing: int
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m benchmarks latency`."""
+    ends = ("kafka", "redis", "file", "events")
+    parser.add_argument(
+        "--to", nargs="+", choices=ends, default=list(ends), help="who waits: at a sink, or at the sidecar's /events"
+    )
+    parser.add_argument("--containers", type=positive, default=500, metavar="N", help="cgroups that are sampled meanwhile")
+    parser.add_argument("--workload", choices=("idle", "busy"), default="idle", help="what their processes do")
+    parser.add_argument("--lives", type=positive, default=300, metavar="N", help="cgroups to make and remove")
+    parser.add_argument("--kills", type=positive, default=100, metavar="N", help="OOM kills")
+    parser.add_argument("--state", choices=("on", "off"), default="on", help="with the agent's state file or without")
+    add_save(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print. Returns 0, or 1 when a fact did not arrive."""
+    hierarchies = detect(Path("/"))
+    ways: list[Way] = []
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamer-bench-")))
+        progress(f"{args.containers} cgroups")
+        cgroups = stack.enter_context(Cgroups(hierarchies, args.containers, tenant_command(directory, args.workload)))
+        for end in args.to:
+            progress(end)
+            with ExitStack() as its_own:
+                ways += _to(its_own, end, args, cgroups, directory)
+    return _report(args, ways)
+
+
+def _to(stack: ExitStack, end: str, args: argparse.Namespace, cgroups: Cgroups, directory: Path) -> list[Way]:
+    sink = "file" if end == "events" else end
+    url = open_ends(stack, [sink], 6, directory)[sink].url
+    api = f"http://127.0.0.1:{free_port()}"
+    options = ["--sink", url, "--interval", "1s", "--listen", api.removeprefix("http://")]
+    options += ["--state-dir", "off"] if args.state == "off" else []
+    agent = stack.enter_context(AgentProcess(options, directory / f"{end}.log"))
+
+    def ready() -> bool:
+        agent.check()
+        try:
+            return scraped(api)["streamer_samples_total"] >= 2 * args.containers
+        except (OSError, KeyError):
+            return False
+
+    if not wait_until(ready, _READY_SECONDS, every=0.2):
+        raise RuntimeError(f"{_READY_SECONDS:g} s after its start the agent had not sampled all")
+    waiting = stack.enter_context(Arrivals(api if end == "events" else url))
+    time.sleep(_SETTLE_SECONDS)
+    before = scraped(api)
+    began = time.monotonic()
+    lives = _lives(cgroups, args.lives)
+    kills = _kills(cgroups, args.kills)
+    seconds = time.monotonic() - began
+    sampled = scraped(api)["streamer_samples_total"] - before["streamer_samples_total"]
+    progress(f"{end}: {sampled / seconds:.0f} samples/s meanwhile")
+    facts = {**lives, **kills}
+    wait_until(lambda: facts.keys() <= waiting.first().keys(), _LATE_SECONDS, every=0.2)
+    first = waiting.first()
+    ways = []
+    for what in ("created", "deleted", "oom"):
+        mine = {fact: times for fact, times in facts.items() if fact.what == what}
+        late = [(first[fact] - began) / _MS for fact, (began, _) in mine.items() if fact in first]
+        ways.append(Way(end, what, late, [(done - began) / _MS for began, done in mine.values()], len(mine) - len(late)))
+    return ways
+
+
+# facts: when each began and when it was done, monotonic ns
+
+
+def _lives(cgroups: Cgroups, count: int) -> dict[Fact, tuple[int, int]]:
+    """Make and remove cgroups, in the anchor first; times are those of the system call there."""
+    anchor, *others = cgroups.mounts
+    facts = {}
+    for number in range(count):
+        path = f"{cgroups.folder}/life{number:05}"
+        facts[Fact("created", path)] = _timed(os.mkdir, anchor + path)
+        for mount in others:
+            os.mkdir(mount + path)
+        time.sleep(random.uniform(*_APART_SECONDS))
+        facts[Fact("deleted", path)] = _timed(os.rmdir, anchor + path)
+        for mount in others:
+            os.rmdir(mount + path)
+        time.sleep(random.uniform(*_APART_SECONDS))
+    return facts
+
+
+def _timed(call: Any, path: str) -> tuple[int, int]:
+    began = time.monotonic_ns()
+    call(path)
+    return began, time.monotonic_ns()
+
+
+def _kills(cgroups: Cgroups, count: int) -> dict[Fact, tuple[int, int]]:
+    """Processes that take more than they may; a kill has the time that the kernel gave its line in the log."""
+    path = f"{cgroups.folder}/oom"
+    with _KernelLog() as log, _limited(cgroups, path) as join:
+        for _ in range(count):
+            time.sleep(_KILLS_APART_SECONDS)
+            log.mark()
+            victim = subprocess.Popen(["sh", "-c", f'{join} exec "$@"', "sh", "tail", "/dev/zero"])
+            victim.wait()
+            log.read()
+        time.sleep(0.1)
+        log.read()
+        return {Fact("oom", str(pid)): (at_ns, at_ns) for pid, at_ns in log.kills.items()}
+
+
+@contextmanager
+def _limited(cgroups: Cgroups, path: str) -> Iterator[str]:
+    """A cgroup with a memory limit in every hierarchy; gives shell commands to join it."""
+    directories = [Path(mount + path) for mount in cgroups.mounts]
+    for directory in directories:
+        directory.mkdir()
+    try:
+        memory = cgroups.hierarchies.directory(cgroups.hierarchies.anchor, path)
+        for file in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max"):
+            if Path(memory, file).exists():
+                Path(memory, file).write_text(str(_OOM_LIMIT_BYTES))
+        if Path(memory, "memory.swap.max").exists():
+            Path(memory, "memory.swap.max").write_text("0")
+        yield " ".join(f"echo $$ > {directory}/cgroup.procs;" for directory in directories)
+    finally:
+        for directory in directories:
+            remove_tree(directory)
+
+
+class _KernelLog:
+    """`/dev/kmsg`: kills, in our clock. The log has another one; marks that we write ourselves say how far they are apart."""
+
+    def __init__(self) -> None:
+        self.kills: dict[int, int] = {}
+        self._marked: dict[int, tuple[int, int]] = {}
+        self._apart_ns = 0
+
+    def __enter__(self) -> _KernelLog:
+        self._file = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        os.lseek(self._file, 0, os.SEEK_END)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+    def mark(self) -> None:
+        number = len(self._marked)
+        file = os.open("/dev/kmsg", os.O_WRONLY)  # opened anew: how much one may write is limited for each
+        try:
+            before = time.monotonic_ns()
+            os.write(file, b"<15>streamer-bench mark %d\n" % number)
+            self._marked[number] = before, time.monotonic_ns()
+        finally:
+            os.close(file)
+        self.read()
+
+    def read(self) -> None:
+        while True:
+            try:
+                record = os.read(self._file, 8192)
+            except BlockingIOError:
+                return
+            except BrokenPipeError:  # what is overwritten is missing: the facts of it, too
+                continue
+            if found := _MARK.match(record):
+                before, after = self._marked[int(found[2])]
+                self._apart_ns = (before + after) // 2 - int(found[1]) * 1000
+            elif found := _KILLED.match(record):
+                self.kills[int(found[2])] = int(found[1]) * 1000 + self._apart_ns
+
+
+def _report(args: argparse.Namespace, ways: list[Way]) -> int:
+    machine = report.machine()
+    rows = []
+    for way in ways:
+        p50, p99 = _TARGETS_MS.get(way.end, _TARGET_MS)
+        late = sorted(way.late) or [float("inf")]
+        kept = late[len(late) // 2] <= p50 and late[len(late) * 99 // 100] <= p99
+        rows.append(
+            (
+                f"{way.what} → {way.end}", len(way.late), *(f"{late[min(len(late) - 1, len(late) * q // 100)]:.2f}" for q in (0, 50, 90, 99, 100)),
+                f"{p50:g}, {p99:g}", "yes" if kept else "no", f"{sorted(way.calls)[len(way.calls) // 2]:.2f}" if way.what != "oom" else "", way.missing,
+            )
+        )  # fmt: skip
+    text = "\n\n".join(
+        [
+            "\n".join(f"{name}: {value}" for name, value in machine.items()),
+            f"From the fact to the one who waits, ms; {args.containers} {args.workload} cgroups sampled each second, state file {args.state}.",
+            report.table(
+                ("", "N", "min", "p50", "p90", "p99", "max", "promised p50, p99", "kept", "of it the system call", "missing"), rows
+            ),
+        ]
+    )
+    print(text)
+    missing = sum(way.missing for way in ways)
+    if missing:
+        print(f"{missing} facts did not arrive", file=sys.stderr)
+    if args.save:
+        figures = {"machine": machine, "options": plain(args), "ways": [way._asdict() for way in ways]}
+        for path in report.save(f"latency-{args.workload}", text, figures):
+            print(f"saved to {path}")
+    return 1 if missing else 0
