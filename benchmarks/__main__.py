@@ -12,12 +12,15 @@ import sys
 from typing import Final
 
 BENCHMARKS: Final = {
+    "churn": "200 containers a second, each there for 50 ms: is each created and deleted, once, in order",
     "drain": "messages a second, and CPU per message, while a backlog drains to Kafka, Redis and a file",
     "outage": "memory, disk, losses and drain of a long simulated outage; what writing through adds to a fact's way",
     "sampling": "CPU per container and sample, from cgroup files to acknowledged message, beside a C loop that reads the same files",
+    "growth": "does a container cost the same, in CPU and memory, whether there are ten or two thousand",
     "latency": "from a cgroup made, a cgroup removed, an OOM kill to Kafka, Redis, a file and a client of /events",
     "soak": "hours of an agent over 500 cgroups: does memory, do descriptors grow; is everything delivered",
     "sidecar": "/metrics and cAdvisor's REST API beside cAdvisor itself and while clients hammer them; our own API; clients that never read",
+    "start": "how long help, version and a ready agent take, with and without containers",
 }
 
 

@@ -32,7 +32,7 @@ _REPORT_SECONDS: Final = 600.0
 _BLOCKS: Final = 12
 _T: Final = 2.228  # Student's t for 95 % and _BLOCKS - 2 degrees of freedom
 _MB: Final = 1e6
-_KAFKA_KEEPS: Final = {  # so that the disk does not fill, however long it runs
+_KAFKA_KEEPS: Final[dict[str, Any]] = {  # so that the disk does not fill, however long it runs
     "log_retention_bytes": "40000000",
     "log_segment_bytes": "10000000",
     "log_retention_check_interval_ms": "30000",
@@ -157,7 +157,7 @@ class Course:
         def ready() -> bool:
             agent.check()
             with contextlib.suppress(OSError):
-                return scraped(url).get("streamer_containers", 0.0) >= self._args.containers
+                return scraped(url).get("streamer_containers", 0.0) >= float(self._args.containers)
             return False
 
         if not wait_until(ready, _READY_SECONDS, every=0.5):

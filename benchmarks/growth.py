@@ -1,0 +1,151 @@
+"""Does a container cost the same however many there are: CPU per container and sample, memory, descriptors, the pace of sampling.
+
+Beside it the fixed cost: an agent that has none to sample.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from benchmarks import report
+from benchmarks.agent import AgentProcess, free_port, scraped
+from benchmarks.cgroups import Cgroups, tenant_command, wait_until
+from benchmarks.command import add_save, plain, positive, progress
+from benchmarks.ends import open_ends
+from streamer.kernel.hierarchy import detect
+
+_READY_SECONDS: Final = 90.0
+_REST_SECONDS: Final = 10.0
+_ENOUGH: Final = 0.98
+_US: Final = 1e6
+
+
+class Window(NamedTuple):
+    """A part of a run: CPU seconds and samples in `seconds`; `skipped`, what the sampler left out."""
+
+    seconds: float
+    cpu: float
+    samples: float
+    skipped: float
+
+
+class Size(NamedTuple):
+    """An agent with so many containers; the last three as they were at the end."""
+
+    containers: int
+    windows: list[Window]
+    rss_bytes: int
+    pss_bytes: int
+    descriptors: int
+    memory_bytes: float
+    samples_held: float
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m benchmarks growth`."""
+    parser.add_argument("--sizes", type=positive, nargs="+", default=[10, 50, 100, 500, 1000, 2000], metavar="N", help="containers")
+    parser.add_argument("--workload", choices=("idle", "busy"), default="idle", help="processes that sleep, or that do a little")
+    parser.add_argument("--sink", choices=("file", "kafka", "redis"), default="file", help="where to")
+    parser.add_argument("--warm-up", type=positive, default=5, metavar="S", help="130: the memory of samples is full then")
+    parser.add_argument("--seconds", type=positive, default=8, metavar="S", help="length of a window")
+    parser.add_argument("--windows", type=positive, default=3, metavar="R", help="windows, one after the other")
+    add_save(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print. Returns 0, or 1 when an agent did not keep the pace."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamer-bench-")))
+        url = open_ends(stack, [args.sink], 6, directory)[args.sink].url
+        sizes = [_size(count, url, args, directory) for count in (0, *args.sizes)]
+    return _report(args, sizes)
+
+
+def _size(count: int, url: str, args: argparse.Namespace, directory: Path) -> Size:
+    progress(f"{count} containers")
+    tenant = tenant_command(directory, args.workload)
+    api = f"http://127.0.0.1:{free_port()}"
+    options = ["--sink", url, "--interval", "1s", "--listen", api.removeprefix("http://")]
+    with Cgroups(detect(Path("/")), count, tenant, hidden=True) as cgroups, AgentProcess(options, directory / f"log-{count}", cgroups.alone()) as agent:  # fmt: skip
+
+        def sampled() -> bool:
+            agent.check()
+            try:
+                return scraped(api)["streamer_samples_total"] >= 2 * count
+            except (OSError, KeyError):
+                return False
+
+        if not wait_until(sampled, _READY_SECONDS, every=0.2):
+            raise RuntimeError(f"{_READY_SECONDS:g} s after its start the agent had not sampled all of {count}")
+        time.sleep(args.warm_up if count else min(args.warm_up, _REST_SECONDS))
+        windows = [_window(agent, api, args.seconds) for _ in range(args.windows)]
+        told = scraped(api)
+        if args.sink == "file":
+            (directory / "messages.jsonl").open("r+b").truncate(0)
+        return Size(
+            count, windows, agent.rss_bytes(), agent.pss_bytes(), agent.descriptors(),
+            told["streamer_memory_bytes"], told["streamer_memory_samples"],
+        )  # fmt: skip
+
+
+def _window(agent: AgentProcess, api: str, seconds: float) -> Window:
+    told = scraped(api)
+    cpu, began = agent.cpu_seconds(), time.monotonic()
+    time.sleep(seconds)
+    cpu, took = agent.cpu_seconds() - cpu, time.monotonic() - began  # before the next scrape, which costs something itself
+    now = scraped(api)
+    samples, skipped = (now[name] - told[name] for name in ("streamer_samples_total", "streamer_samples_skipped_total"))
+    return Window(took, cpu, samples, skipped)
+
+
+def _report(args: argparse.Namespace, sizes: list[Size]) -> int:
+    machine = report.machine()
+    rest = sizes[0]
+    rest_share = statistics.median(window.cpu / window.seconds for window in rest.windows)
+    rows = []
+    per_sample: dict[int, float] = {}
+    slow = []
+    for size in sizes[1:]:
+        costs = [window.cpu * _US / window.samples for window in size.windows]
+        without = [(window.cpu - rest_share * window.seconds) * _US / window.samples for window in size.windows]
+        pace = sum(window.samples for window in size.windows) / size.containers / sum(window.seconds for window in size.windows)
+        if pace < _ENOUGH:
+            slow.append(size.containers)
+        per_sample[size.containers] = statistics.median(without)
+        rows.append(
+            (
+                str(size.containers), report.spread(costs), report.spread(without), f"{pace:.3f}", f"{sum(w.skipped for w in size.windows):.0f}",
+                f"{size.rss_bytes / 1e6:.1f}", f"{size.descriptors}", f"{(size.rss_bytes - rest.rss_bytes) / size.containers / 1000:.1f}",
+                f"{size.memory_bytes / size.containers / 1000:.1f}", f"{size.samples_held / size.containers:.0f}",
+            )
+        )  # fmt: skip
+    middle = statistics.median(per_sample.values())
+    head = (
+        "containers", "CPU µs a sample", "without the fixed cost", "samples a container and second", "left out",
+        "RSS MB", "descriptors", "KB a container: RSS", "samples", "samples held of each",
+    )  # fmt: skip
+    text = "\n\n".join(
+        [
+            "\n".join(f"{name}: {value}" for name, value in machine.items()),
+            f"{args.workload} cgroups, a sample a second, to {args.sink}, {args.windows} windows of {args.seconds} s after {args.warm_up} s; min / median / max.",
+            f"At rest, without containers: {rest_share * 1000:.2f} ms of CPU a second, RSS {rest.rss_bytes / 1e6:.1f} MB, PSS {rest.pss_bytes / 1e6:.1f} MB, {rest.descriptors} descriptors.",
+            report.table(head, rows),
+            "Without the fixed cost, against the median of all sizes: "
+            + ", ".join(f"{count}: {(cost / middle - 1) * 100:+.0f} %" for count, cost in per_sample.items()),
+        ]
+    )
+    print(text)
+    if args.save:
+        figures: dict[str, Any] = {
+            "machine": machine, "options": plain(args),
+            "sizes": [{**size._asdict(), "windows": [window._asdict() for window in size.windows]} for size in sizes],
+        }  # fmt: skip
+        for path in report.save(f"growth-{args.workload}", text, figures):
+            print(f"saved to {path}")
+    return 1 if slow else 0
