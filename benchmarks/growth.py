@@ -22,7 +22,7 @@ from streamer.kernel.hierarchy import detect
 
 _READY_SECONDS: Final = 90.0
 _REST_SECONDS: Final = 10.0
-_ENOUGH: Final = 0.98
+_ENOUGH: Final = 0.95
 _US: Final = 1e6
 
 

@@ -28,6 +28,7 @@ from streamer.kernel.hierarchy import detect
 
 _READY_SECONDS: Final = 60.0
 _SETTLE_SECONDS: Final = 4.0
+_ALIVE_SECONDS: Final = (0.05, 0.08)  # what lives for less may be gone before anybody could look at it, and is said to be
 _APART_SECONDS: Final = (0.015, 0.045)  # not in step with anything
 _KILLS_APART_SECONDS: Final = 0.55  # the kernel tells of ten in five seconds in full
 _LATE_SECONDS: Final = 3.0
@@ -128,7 +129,7 @@ def _lives(cgroups: Cgroups, count: int) -> dict[Fact, tuple[int, int]]:
         facts[Fact("created", path)] = _timed(os.mkdir, anchor + path)
         for mount in others:
             os.mkdir(mount + path)
-        time.sleep(random.uniform(*_APART_SECONDS))
+        time.sleep(random.uniform(*_ALIVE_SECONDS))
         facts[Fact("deleted", path)] = _timed(os.rmdir, anchor + path)
         for mount in others:
             os.rmdir(mount + path)
@@ -145,16 +146,18 @@ def _timed(call: Any, path: str) -> tuple[int, int]:
 def _kills(cgroups: Cgroups, count: int) -> dict[Fact, tuple[int, int]]:
     """Processes that take more than they may; a kill has the time that the kernel gave its line in the log."""
     path = f"{cgroups.folder}/oom"
+    victims = set()
     with _KernelLog() as log, _limited(cgroups, path) as join:
         for _ in range(count):
             time.sleep(_KILLS_APART_SECONDS)
             log.mark()
             victim = subprocess.Popen(["sh", "-c", f'{join} exec "$@"', "sh", "tail", "/dev/zero"])
             victim.wait()
+            victims.add(victim.pid)
             log.read()
         time.sleep(0.1)
         log.read()
-        return {Fact("oom", str(pid)): (at_ns, at_ns) for pid, at_ns in log.kills.items()}
+        return {Fact("oom", str(pid)): (at_ns, at_ns) for pid, at_ns in log.kills.items() if pid in victims}
 
 
 @contextmanager

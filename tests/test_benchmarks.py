@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+import xml.etree.ElementTree
 from pathlib import Path
 
 import pytest
 
 from benchmarks.answers import QUESTIONS
+from benchmarks.drawing import Panel, picture
+from benchmarks.soak import trend
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,6 +27,12 @@ def cgroups() -> set[Path]:
     """Of any hierarchy, or of the only one."""
     root = Path("/sys/fs/cgroup")
     return {*root.glob("streamer-bench-*"), *root.glob("*/streamer-bench-*")}
+
+
+def rows(text: str, first: str) -> list[list[str]]:
+    """The cells of the table rows whose first cell begins like this, without that cell."""
+    found = re.findall(rf"^\| {first}[^|]*\|(.*)\|$", text, re.MULTILINE)
+    return [[cell.strip() for cell in row.split("|")] for row in found]
 
 
 def test_without_a_name_the_benchmarks_are_listed() -> None:
@@ -67,7 +77,98 @@ def test_sidecar_asks_our_own_api_each_question_and_leaves_no_cgroup_behind() ->
     before = cgroups()
     done = benchmarks("sidecar", "--parts", "own", "--containers", "5", "--warm-up", "2", "--requests", "1")
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = re.findall(r"^\| ([^|]+?) +\| +(\d+) \| +[\d.]+ \|", done.stdout, re.MULTILINE)
-    assert {about for about, _ in rows} == {question.about for question in QUESTIONS}
-    assert {asked for _, asked in rows} == {"10"}
+    asked = re.findall(r"^\| ([^|]+?) +\| +(\d+) \| +[\d.]+ \|", done.stdout, re.MULTILINE)
+    assert {about for about, _ in asked} == {question.about for question in QUESTIONS}
+    assert {times for _, times in asked} == {"10"}
+
+
+def test_a_trend_is_that_of_the_line_and_sees_no_growth_in_one_odd_look() -> None:
+    """Values on a line give its slope with no margin; a level course with one outlier has none."""
+    line = trend([(at / 100, 5 + 3 * at / 100) for at in range(120)])
+    assert line.per_hour == pytest.approx(3)
+    assert line.margin == pytest.approx(0, abs=1e-6)
+    assert trend([(at / 100, 900.0 if at == 70 else 7.0) for at in range(120)]).per_hour == pytest.approx(0)
+
+
+def test_a_picture_is_well_formed_and_shows_every_line_within_its_panel() -> None:
+    """Each line of each panel is drawn, none of its points outside; names are escaped."""
+    drawn = picture(
+        "a < b", [0.0, 0.5, 1.0], "hours", [Panel("one", {"x": [0, 5, 3], "y": [1, 1, 1]}), Panel("two", {"": [7, 7, 7]})]
+    )
+    root = xml.etree.ElementTree.fromstring(drawn)
+    assert root.get("aria-label") == "a < b"
+    width, height = (float(number) for number in root.get("viewBox", "").split()[2:])
+    lines = root.findall("{*}polyline")
+    assert len(lines) == 3
+    for line in lines:
+        points = [tuple(map(float, point.split(","))) for point in line.get("points", "").split()]
+        assert len(points) == 3
+        assert all(0 <= x <= width and 0 <= y <= height for x, y in points)
+
+
+@pytest.mark.live
+def test_latency_waits_for_every_fact() -> None:
+    """Made, removed and killed: all arrive, at a file and at a client of /events."""
+    before = cgroups()
+    done = benchmarks("latency", "--to", "file", "events", "--containers", "3", "--lives", "5", "--kills", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for end in ("file", "events"):
+        for what, count in (("created", "5"), ("deleted", "5"), ("oom", "2")):
+            ((arrived, least, *_, missing),) = rows(done.stdout, f"{what} → {end}")
+            assert (arrived, missing) == (count, "0")
+            assert float(least) > 0
+    assert cgroups() <= before
+
+
+@pytest.mark.live
+def test_churn_is_told_whole_and_does_not_show_to_others() -> None:
+    """Each of twenty lives is created and deleted once, and the judge is content."""
+    before = cgroups()
+    done = benchmarks("churn", "--rate", "10", "--seconds", "2", "--containers", "2", "--sinks", "file")
+    assert done.returncode == 0, done.stdout + done.stderr
+    ((lives, _, alive, created, deleted, _, gaps, complaints, *_),) = rows(done.stdout, "file")
+    assert (lives, created, deleted, gaps, complaints) == ("20", "20", "20", "0", "0")
+    assert float(alive.split(" / ")[0]) >= 50
+    assert cgroups() <= before
+
+
+@pytest.mark.live
+def test_start_sees_every_sign_of_readiness() -> None:
+    """An agent is ready by its own word, by /readyz and by what is in its file."""
+    done = benchmarks("start", "--commands", "1", "--agents", "1", "--containers", "4", "--imports")
+    assert done.returncode == 0, done.stdout + done.stderr
+    ((notified, readyz, created),) = rows(done.stdout, "4 ")
+    assert all(float(cell.split(" / ")[0]) > 0 for cell in (notified, readyz, created))
+    assert rows(done.stdout, "streamer --help")
+    assert rows(done.stdout, r"streamer\.")
+
+
+@pytest.mark.live
+def test_growth_samples_only_its_own_cgroups() -> None:
+    """So many samples a second as there are containers, whatever else is on this host."""
+    before = cgroups()
+    done = benchmarks("growth", "--sizes", "4", "--warm-up", "1", "--seconds", "6", "--windows", "1")
+    ((cost, _, pace, left_out, _, descriptors, *_),) = rows(done.stdout, "4 ")
+    assert float(cost.split(" / ")[0]) > 0
+    assert float(pace) < 1.5
+    assert left_out == "0"
+    assert int(descriptors) > 4
+    assert cgroups() <= before
+
+
+@pytest.mark.live
+def test_soak_writes_its_report_and_picture(tmp_path: Path) -> None:
+    """A short one, to a file that is emptied at each look: looks, report and picture lie in the folder, the file stays small."""
+    before = cgroups()
+    done = benchmarks(
+        "soak", "--hours", "0.004", "--containers", "3", "--every", "2", "--sink", "file", "--out", str(tmp_path), "--workload", "idle"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    looks = [json.loads(line) for line in (tmp_path / "looks.jsonl").read_text().splitlines()]
+    assert len(looks) >= 4
+    assert looks[-1]["samples"] > looks[0]["samples"]
+    assert all(look["rss"] > look["pss"] > 0 for look in looks)
+    assert rows((tmp_path / "report-end.md").read_text(), "RSS MB")
+    assert xml.etree.ElementTree.parse(tmp_path / "report-end.svg").getroot().findall("{*}polyline")
+    assert (tmp_path / "messages.jsonl").stat().st_size < 3 * 3000 * 6
     assert cgroups() <= before
