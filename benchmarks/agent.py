@@ -11,10 +11,13 @@ import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
+
+from benchmarks.cgroups import wait_until
 
 _STOP_SECONDS: Final = 30.0
 _CPUCLOCK_SCHED: Final = 2
+_SAMPLED_SECONDS: Final = 90.0
 _SCRAPE_SECONDS: Final = 30.0
 _TICK: Final = 1.0 / os.sysconf("SC_CLK_TCK")
 
@@ -46,7 +49,7 @@ class AgentProcess:
         self._command = [*within, "setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "streamer", "run", *arguments]
         self._log = log
 
-    def __enter__(self) -> AgentProcess:
+    def __enter__(self) -> Self:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("STREAMER_")}
         environment["STREAMER_STATE_DIR"] = str(self._log.with_suffix(".state"))  # as it runs in earnest, in a place of its own
         environment["STREAMER_DOCKER__ENABLED"] = "false"  # there is no container of Docker's here that we measure
@@ -119,12 +122,34 @@ class AgentProcess:
             raise RuntimeError(f"the agent ended with exit code {self._process.returncode}; its log:\n{end}")
 
 
-def scraped(url: str) -> dict[str, float]:
-    """The agent's own metrics, by series as they are written: `name{label="value"}`. Those of containers are left out."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=_SCRAPE_SECONDS) as answer:
-        lines = answer.read().decode().splitlines()
-    own = (line.rpartition(" ") for line in lines if line.startswith(("streamer_", "process_")))
-    return {series: float(value) for series, _, value in own}
+class SecondAgent(AgentProcess):
+    """An agent that samples each second and answers at `api`, a URL. `more`: further options."""
+
+    def __init__(self, sink: str, log: Path, within: Sequence[str] = (), more: Sequence[str] = ()) -> None:
+        address = f"127.0.0.1:{free_port()}"
+        self.api: Final = f"http://{address}"
+        super().__init__(["--sink", sink, "--interval", "1s", "--listen", address, *more], log, within)
+
+    def metrics(self) -> dict[str, float]:
+        """Its own metrics, by series as they are written: `name{label="value"}`. Those of containers are left out."""
+        self.check()
+        with urllib.request.urlopen(f"{self.api}/metrics", timeout=_SCRAPE_SECONDS) as answer:
+            lines = answer.read().decode().splitlines()
+        own = (line.rpartition(" ") for line in lines if line.startswith(("streamer_", "process_")))
+        return {series: float(value) for series, _, value in own}
+
+    def wait_sampled(self, samples: int) -> None:
+        """Until it has taken so many. Raises RuntimeError when that takes too long."""
+
+        def sampled() -> bool:
+            try:
+                return self.metrics()["streamer_samples_total"] >= samples
+            except OSError:
+                self.check()
+                return False
+
+        if not wait_until(sampled, _SAMPLED_SECONDS, every=0.2):
+            raise RuntimeError(f"{_SAMPLED_SECONDS:g} s after its start the agent had not taken {samples} samples")
 
 
 def total(metrics: dict[str, float], name: str) -> float:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import msgspec
@@ -133,8 +133,8 @@ async def _consume(address: str, hear: Hear, ready: Callable[[], None]) -> None:
         hear((record.value for records in fetched.values() for record in records if record.value), at_ns)
 
 
-async def _partitions(consumer: object, topic: str) -> list[int]:
-    client = consumer._client  # type: ignore[attr-defined]  # a topic that nobody is assigned to is not asked about otherwise
+async def _partitions(consumer: Any, topic: str) -> list[int]:
+    client = consumer._client  # a topic that nobody is assigned to is not asked about otherwise
     await client.add_topic(topic)
     return sorted(client.cluster.partitions_for_topic(topic) or ())
 
@@ -143,7 +143,7 @@ def _redis(url: str, hear: Hear, ready: Callable[[], None]) -> None:
     """XREAD with BLOCK: Redis answers as soon as there is an entry."""
     import redis
 
-    client = redis.Redis.from_url(url)
+    client: Any = redis.Redis.from_url(url)
     (first,) = client.keys(f"{_PREFIX}:*:lifecycle")
     keys = [first[: -len(b"lifecycle")] + name.encode() for name in _SHORT]
     last = {key: client.xrevrange(key, count=1) for key in keys}

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks import report
-from benchmarks.agent import AgentProcess, free_port, scraped, total
+from benchmarks.agent import SecondAgent, total
 from benchmarks.cgroups import Cgroups, tenant_command, wait_until
 from benchmarks.command import add_save, plain, positive, progress
 from streamer.kernel.hierarchy import detect
 
-_READY_SECONDS: Final = 60.0
 _LATE_SECONDS: Final = 20.0
 _FOLDER: Final = "/churn"  # below which nobody else makes containers: the agent sees our own cgroups only
 _MS: Final = 1e3
@@ -121,25 +120,14 @@ def _turn(stack: ExitStack, sink: str, args: argparse.Namespace) -> Turn:
 
         broker = stack.enter_context(KafkaServer())
         url = KafkaEnd(broker.address, 6).url
-    api = f"http://127.0.0.1:{free_port()}"
     ledger = Ledger()
-    options = ["--sink", url, "--interval", "1s", "--listen", api.removeprefix("http://")]
-    with AgentProcess(options, directory / "log", cgroups.alone()) as agent:
-
-        def sampled() -> bool:
-            agent.check()
-            try:
-                return scraped(api)["streamer_samples_total"] >= 2 * args.containers
-            except (OSError, KeyError):
-                return False
-
-        if not wait_until(sampled, _READY_SECONDS, every=0.2):
-            raise RuntimeError(f"{_READY_SECONDS:g} s after its start the agent had not sampled all")
+    with SecondAgent(url, directory / "log", cgroups.alone()) as agent:
+        agent.wait_sampled(2 * args.containers)
         cpu, began = agent.cpu_seconds(), time.monotonic()
         alive = _churn(cgroups, ledger, args)
         cpu, took = agent.cpu_seconds() - cpu, time.monotonic() - began
         rss = agent.rss_bytes()
-        wait_until(lambda: total(scraped(api), "streamer_containers") <= args.containers, _LATE_SECONDS, every=0.2)
+        wait_until(lambda: total(agent.metrics(), "streamer_containers") <= args.containers, _LATE_SECONDS, every=0.2)
     stream = streams.from_kafka(broker, "streamer") if broker else streams.from_file(directory / "messages.jsonl")
     verdict = judge(ledger, stream)
     ours = [record for record in stream.records() if str(record.get("container_id", "")).startswith(f"{_FOLDER}/")]

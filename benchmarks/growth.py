@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks import report
-from benchmarks.agent import AgentProcess, free_port, scraped
-from benchmarks.cgroups import Cgroups, tenant_command, wait_until
+from benchmarks.agent import SecondAgent
+from benchmarks.cgroups import Cgroups, tenant_command
 from benchmarks.command import add_save, plain, positive, progress
 from benchmarks.ends import open_ends
 from streamer.kernel.hierarchy import detect
 
-_READY_SECONDS: Final = 90.0
 _REST_SECONDS: Final = 10.0
 _ENOUGH: Final = 0.95
 _US: Final = 1e6
@@ -70,22 +69,11 @@ def run(args: argparse.Namespace) -> int:
 def _size(count: int, url: str, args: argparse.Namespace, directory: Path) -> Size:
     progress(f"{count} containers")
     tenant = tenant_command(directory, args.workload)
-    api = f"http://127.0.0.1:{free_port()}"
-    options = ["--sink", url, "--interval", "1s", "--listen", api.removeprefix("http://")]
-    with Cgroups(detect(Path("/")), count, tenant, hidden=True) as cgroups, AgentProcess(options, directory / f"log-{count}", cgroups.alone()) as agent:  # fmt: skip
-
-        def sampled() -> bool:
-            agent.check()
-            try:
-                return scraped(api)["streamer_samples_total"] >= 2 * count
-            except (OSError, KeyError):
-                return False
-
-        if not wait_until(sampled, _READY_SECONDS, every=0.2):
-            raise RuntimeError(f"{_READY_SECONDS:g} s after its start the agent had not sampled all of {count}")
+    with Cgroups(detect(Path("/")), count, tenant, hidden=True) as cgroups, SecondAgent(url, directory / f"log-{count}", cgroups.alone()) as agent:  # fmt: skip
+        agent.wait_sampled(2 * count)
         time.sleep(args.warm_up if count else min(args.warm_up, _REST_SECONDS))
-        windows = [_window(agent, api, args.seconds) for _ in range(args.windows)]
-        told = scraped(api)
+        windows = [_window(agent, args.seconds) for _ in range(args.windows)]
+        told = agent.metrics()
         if args.sink == "file":
             (directory / "messages.jsonl").open("r+b").truncate(0)
         return Size(
@@ -94,12 +82,12 @@ def _size(count: int, url: str, args: argparse.Namespace, directory: Path) -> Si
         )  # fmt: skip
 
 
-def _window(agent: AgentProcess, api: str, seconds: float) -> Window:
-    told = scraped(api)
+def _window(agent: SecondAgent, seconds: float) -> Window:
+    told = agent.metrics()
     cpu, began = agent.cpu_seconds(), time.monotonic()
     time.sleep(seconds)
     cpu, took = agent.cpu_seconds() - cpu, time.monotonic() - began  # before the next scrape, which costs something itself
-    now = scraped(api)
+    now = agent.metrics()
     samples, skipped = (now[name] - told[name] for name in ("streamer_samples_total", "streamer_samples_skipped_total"))
     return Window(took, cpu, samples, skipped)
 

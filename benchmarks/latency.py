@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks import report
-from benchmarks.agent import AgentProcess, free_port, scraped
+from benchmarks.agent import SecondAgent
 from benchmarks.arrivals import Arrivals, Fact
 from benchmarks.cgroups import Cgroups, remove_tree, tenant_command, wait_until
 from benchmarks.command import add_save, plain, positive, progress
 from benchmarks.ends import open_ends
 from streamer.kernel.hierarchy import detect
 
-_READY_SECONDS: Final = 60.0
 _SETTLE_SECONDS: Final = 4.0
 _ALIVE_SECONDS: Final = (0.05, 0.08)  # what lives for less may be gone before anybody could look at it, and is said to be
 _APART_SECONDS: Final = (0.015, 0.045)  # not in step with anything
@@ -83,28 +82,17 @@ def run(args: argparse.Namespace) -> int:
 def _to(stack: ExitStack, end: str, args: argparse.Namespace, cgroups: Cgroups, directory: Path) -> list[Way]:
     sink = "file" if end == "events" else end
     url = open_ends(stack, [sink], 6, directory)[sink].url
-    api = f"http://127.0.0.1:{free_port()}"
-    options = ["--sink", url, "--interval", "1s", "--listen", api.removeprefix("http://")]
-    options += ["--state-dir", "off"] if args.state == "off" else []
-    agent = stack.enter_context(AgentProcess(options, directory / f"{end}.log"))
-
-    def ready() -> bool:
-        agent.check()
-        try:
-            return scraped(api)["streamer_samples_total"] >= 2 * args.containers
-        except (OSError, KeyError):
-            return False
-
-    if not wait_until(ready, _READY_SECONDS, every=0.2):
-        raise RuntimeError(f"{_READY_SECONDS:g} s after its start the agent had not sampled all")
-    waiting = stack.enter_context(Arrivals(api if end == "events" else url))
+    more = ["--state-dir", "off"] if args.state == "off" else []
+    agent = stack.enter_context(SecondAgent(url, directory / f"{end}.log", more=more))
+    agent.wait_sampled(2 * args.containers)
+    waiting = stack.enter_context(Arrivals(agent.api if end == "events" else url))
     time.sleep(_SETTLE_SECONDS)
-    before = scraped(api)
+    before = agent.metrics()
     began = time.monotonic()
     lives = _lives(cgroups, args.lives)
     kills = _kills(cgroups, args.kills)
     seconds = time.monotonic() - began
-    sampled = scraped(api)["streamer_samples_total"] - before["streamer_samples_total"]
+    sampled = agent.metrics()["streamer_samples_total"] - before["streamer_samples_total"]
     progress(f"{end}: {sampled / seconds:.0f} samples/s meanwhile")
     facts = {**lives, **kills}
     wait_until(lambda: facts.keys() <= waiting.first().keys(), _LATE_SECONDS, every=0.2)

@@ -6,9 +6,9 @@ The report is written every ten minutes and at the end, also when the run is end
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks import report
-from benchmarks.agent import AgentProcess, free_port, scraped, total
-from benchmarks.cgroups import Cgroups, tenant_command, wait_until
+from benchmarks.agent import SecondAgent, total
+from benchmarks.cgroups import Cgroups, tenant_command
 from benchmarks.command import add_save, plain, positive, progress
 from benchmarks.drawing import Panel, picture
 from benchmarks.ends import KafkaEnd
 from streamer.kernel.hierarchy import detect
 
-_READY_SECONDS: Final = 60.0
 _REPORT_SECONDS: Final = 600.0
 _BLOCKS: Final = 12
 _T: Final = 2.228  # Student's t for 95 % and _BLOCKS - 2 degrees of freedom
@@ -100,12 +99,10 @@ def run(args: argparse.Namespace) -> int:
         tenant = tenant_command(out, args.workload)
         progress(f"{args.containers} cgroups")
         cgroups = stack.enter_context(Cgroups(hierarchies, args.containers, tenant, hidden=True))
-        url = f"http://127.0.0.1:{free_port()}"
         course = Course(args, out, end or args.sink)
-        options = ["--sink", broker, "--interval", "1s", "--listen", url.removeprefix("http://")]
         try:
-            with AgentProcess(options, out / "agent.log", cgroups.alone()) as agent:
-                course.follow(agent, url, cgroups)
+            with SecondAgent(broker, out / "agent.log", cgroups.alone()) as agent:
+                course.follow(agent, cgroups)
         except KeyboardInterrupt:
             progress("ended early")
         finally:
@@ -151,23 +148,15 @@ class Course:
         self.looks: list[Look] = []
         self.verified: dict[str, Any] | None = None
 
-    def follow(self, agent: AgentProcess, url: str, cgroups: Cgroups) -> None:
+    def follow(self, agent: SecondAgent, cgroups: Cgroups) -> None:
         """Look every so often until the time is over; between two looks a cgroup is made and removed."""
-
-        def ready() -> bool:
-            agent.check()
-            with contextlib.suppress(OSError):
-                return scraped(url).get("streamer_containers", 0.0) >= float(self._args.containers)
-            return False
-
-        if not wait_until(ready, _READY_SECONDS, every=0.5):
-            raise RuntimeError(f"after {_READY_SECONDS:g} s the agent did not know of {self._args.containers} containers")
+        agent.wait_sampled(self._args.containers)
         progress(f"{self._args.hours:g} h; reports in {self._out}")
         began = reported = time.monotonic()
         churned = 0
         with (self._out / "looks.jsonl").open("w") as file:
             for due in _every(self._args.every, began, began + self._args.hours * 3600):
-                look = _look(agent, url, (time.monotonic() - began) / 3600, churned)
+                look = _look(agent, (time.monotonic() - began) / 3600, churned)
                 self.looks.append(look)
                 file.write(json.dumps(look._asdict()) + "\n")
                 file.flush()
@@ -254,7 +243,7 @@ class Course:
         return picture(title, [look.hours for look in looks], "hours", panels)
 
     def _warm_up(self) -> float:
-        return min(self._args.warm_up, self.looks[-1].hours / 2)
+        return float(min(self._args.warm_up, self.looks[-1].hours / 2))
 
     def _settled(self) -> list[Look]:
         warm = self._warm_up()
@@ -266,8 +255,8 @@ class Course:
         return {name: trend([(look.hours, float(getattr(look, name))) for look in settled]) for name in names}
 
 
-def _look(agent: AgentProcess, url: str, hours: float, churned: int) -> Look:
-    told = scraped(url)
+def _look(agent: SecondAgent, hours: float, churned: int) -> Look:
+    told = agent.metrics()
     return Look(
         hours, agent.rss_bytes(), agent.pss_bytes(), agent.descriptors(), agent.threads(), agent.usage().cpu,
         told["streamer_samples_total"], told["streamer_samples_skipped_total"], total(told, "streamer_sink_delivered_total"),
@@ -296,7 +285,7 @@ def trend(points: Sequence[tuple[float, float]]) -> Trend:
     y = [statistics.median(value for _, value in part) for part in parts]
     line = statistics.linear_regression(x, y)
     rest = sum((b - line.slope * a - line.intercept) ** 2 for a, b in zip(x, y, strict=True)) / (_BLOCKS - 2)
-    return Trend(line.slope, _T * (rest / sum((a - statistics.fmean(x)) ** 2 for a in x)) ** 0.5)
+    return Trend(line.slope, _T * math.sqrt(rest / sum((a - statistics.fmean(x)) ** 2 for a in x)))
 
 
 def _rates(looks: Sequence[Look], name: str) -> list[float]:
