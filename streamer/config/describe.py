@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, Final, NamedTuple, get_args, get_origin
 
 import msgspec
@@ -34,9 +35,10 @@ class Key(NamedTuple):
     help: str
 
 
-def describe() -> list[Key]:
+@cache
+def describe() -> tuple[Key, ...]:
     """Every configuration key, in the order of the file."""
-    return [
+    return tuple(
         Key(
             ".".join((*at, field.name)),
             words(field.type),
@@ -45,7 +47,7 @@ def describe() -> list[Key]:
         )
         for at, _, fields in _sections()
         for field in fields
-    ]
+    )
 
 
 def key_of(name: str) -> Key:

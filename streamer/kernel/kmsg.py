@@ -52,6 +52,12 @@ def parse_record(raw: bytes) -> Record:
     return Record(priority, seq, time_us, text, fields[3].decode("ascii", "replace"), caller.decode("ascii", "replace"))
 
 
+def record_seq(raw: bytes) -> int | None:
+    """The number of a record, without reading the rest of it: at a start there may be thousands. None: this is no record."""
+    fields = raw.split(b",", 2)
+    return int(fields[1]) if len(fields) == 3 and fields[1].isdigit() and len(fields[1]) < 20 else None
+
+
 Constraint = Literal["memcg", "global", "cpuset", "mempolicy", ""]
 
 _CONSTRAINTS: Final[dict[str, Constraint]] = {"NONE": "global", "CPUSET": "cpuset", "MEMORY_POLICY": "mempolicy", "MEMCG": "memcg"}

@@ -22,7 +22,7 @@ from msgspec import structs
 from streamer.clock import rfc3339
 from streamer.contracts import Clock, Emit, Status
 from streamer.kernel import proc
-from streamer.kernel.kmsg import OomParser, Record, parse_record
+from streamer.kernel.kmsg import OomParser, Record, parse_record, record_seq
 from streamer.model import observations as o
 from streamer.telemetry import Telemetry
 
@@ -146,11 +146,14 @@ class KmsgSource:
             while True:
                 for _ in range(_AT_ONCE):
                     try:
-                        newest = parse_record(self._read_record(fd, _RECORD_BYTES) or b"").seq
+                        seq = record_seq(self._read_record(fd, _RECORD_BYTES))
                     except BrokenPipeError:
                         continue
-                    except (BlockingIOError, ValueError):
+                    except BlockingIOError:
                         return newest
+                    if seq is None:
+                        return newest
+                    newest = seq
                 await asyncio.sleep(0)
         finally:
             os.close(fd)
