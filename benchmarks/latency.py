@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks import report
-from benchmarks.agent import SecondAgent
+from benchmarks.agent import SecondAgent, total
 from benchmarks.arrivals import Arrivals, Fact
 from benchmarks.cgroups import Cgroups, remove_tree, tenant_command, wait_until
 from benchmarks.command import add_save, plain, positive, progress
@@ -41,13 +41,17 @@ _TARGET_MS: Final = (3.0, 15.0)  # p50, p99
 
 
 class Way(NamedTuple):
-    """From the facts to where they arrive. `late`: how long each fact took, ms; `calls`: how long its system call took, ms."""
+    """From the facts to where they arrive. `late`: how long each fact took, ms; `calls`: how long its system call took, ms.
+
+    `missing` may be declared: `gaps` is how often the agent said, in all of the run, that it had not seen everything.
+    """
 
     end: str
     what: str
     late: list[float]
     calls: list[float]
     missing: int
+    gaps: float
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,11 +101,12 @@ def _to(stack: ExitStack, end: str, args: argparse.Namespace, cgroups: Cgroups, 
     facts = {**lives, **kills}
     wait_until(lambda: facts.keys() <= waiting.first().keys(), _LATE_SECONDS, every=0.2)
     first = waiting.first()
+    gaps = total(agent.metrics(), "streamer_gaps_total")
     ways = []
     for what in ("created", "deleted", "oom"):
         mine = {fact: times for fact, times in facts.items() if fact.what == what}
         late = [(first[fact] - began) / _MS for fact, (began, _) in mine.items() if fact in first]
-        ways.append(Way(end, what, late, [(done - began) / _MS for began, done in mine.values()], len(mine) - len(late)))
+        ways.append(Way(end, what, late, [(done - began) / _MS for began, done in mine.values()], len(mine) - len(late), gaps))
     return ways
 
 
@@ -219,7 +224,7 @@ def _report(args: argparse.Namespace, ways: list[Way]) -> int:
         rows.append(
             (
                 f"{way.what} → {way.end}", len(way.late), *(f"{late[min(len(late) - 1, len(late) * q // 100)]:.2f}" for q in (0, 50, 90, 99, 100)),
-                f"{p50:g}, {p99:g}", "yes" if kept else "no", f"{sorted(way.calls)[len(way.calls) // 2]:.2f}" if way.what != "oom" else "", way.missing,
+                f"{p50:g}, {p99:g}", "yes" if kept else "no", f"{sorted(way.calls)[len(way.calls) // 2]:.2f}" if way.what != "oom" else "", way.missing, f"{way.gaps:.0f}",
             )
         )  # fmt: skip
     text = "\n\n".join(
@@ -227,7 +232,21 @@ def _report(args: argparse.Namespace, ways: list[Way]) -> int:
             "\n".join(f"{name}: {value}" for name, value in machine.items()),
             f"From the fact to the one who waits, ms; {args.containers} {args.workload} cgroups sampled each second, state file {args.state}.",
             report.table(
-                ("", "N", "min", "p50", "p90", "p99", "max", "promised p50, p99", "kept", "of it the system call", "missing"), rows
+                (
+                    "",
+                    "N",
+                    "min",
+                    "p50",
+                    "p90",
+                    "p99",
+                    "max",
+                    "promised p50, p99",
+                    "kept",
+                    "of it the system call",
+                    "missing",
+                    "gaps said",
+                ),
+                rows,
             ),
         ]
     )

@@ -114,7 +114,7 @@ def test_latency_waits_for_every_fact() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for end in ("file", "events"):
         for what, count in (("created", "5"), ("deleted", "5"), ("oom", "2")):
-            ((arrived, least, *_, missing),) = rows(done.stdout, f"{what} → {end}")
+            ((arrived, least, *_, missing, _),) = rows(done.stdout, f"{what} → {end}")
             assert (arrived, missing) == (count, "0")
             assert float(least) > 0
     assert cgroups() <= before
