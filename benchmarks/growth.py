@@ -76,6 +76,7 @@ def _size(count: int, url: str, args: argparse.Namespace, directory: Path) -> Si
         told = agent.metrics()
         if args.sink == "file":
             (directory / "messages.jsonl").open("r+b").truncate(0)
+        progress(f"  {sum(w.cpu for w in windows) * _US / max(1, sum(w.samples for w in windows)):.0f} µs a sample")
         return Size(
             count, windows, agent.rss_bytes(), agent.pss_bytes(), agent.descriptors(),
             told["streamer_memory_bytes"], told["streamer_memory_samples"],

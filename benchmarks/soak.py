@@ -86,11 +86,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--warm-up", type=float, default=0.25, metavar="H", help="left out of the trends, at most half of the run")
     parser.add_argument("--out", type=Path, help="folder for looks, log and partial reports; default: a temporary one")
+    parser.add_argument(
+        "--again", type=Path, metavar="FILE", help="no run: report on the looks of another one, with another --warm-up"
+    )
     add_save(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, report. Returns 0, or 1 when the stream read back is not whole."""
+    if args.again:
+        return _again(args)
     hierarchies = detect(Path("/"))
     with ExitStack() as stack:
         out = args.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamer-bench-")))
@@ -113,6 +118,16 @@ def run(args: argparse.Namespace) -> int:
         for path in course.save():
             print(f"saved to {path}")
     return 0 if course.verified is None or course.verified["ok"] else 1
+
+
+def _again(args: argparse.Namespace) -> int:
+    course = Course(args, args.out or args.again.parent, args.sink)
+    course.looks = [Look(**json.loads(line)) for line in args.again.read_text().splitlines()]
+    course.write("again")
+    print(course.text())
+    if args.save:
+        course.save()
+    return 0
 
 
 def _sink(stack: ExitStack, kind: str, out: Path) -> tuple[str, str]:
