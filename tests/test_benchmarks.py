@@ -122,13 +122,14 @@ def test_latency_waits_for_every_fact() -> None:
 
 @pytest.mark.live
 def test_churn_is_told_whole_and_does_not_show_to_others() -> None:
-    """Each of twenty lives is created and deleted once, and the judge is content."""
+    """Each of twenty lives is created and deleted once, or declared on a machine that is out of breath, and the judge is content."""
     before = cgroups()
-    done = benchmarks("churn", "--rate", "10", "--seconds", "2", "--containers", "2", "--sinks", "file")
+    done = benchmarks("churn", "--rate", "10", "--seconds", "2", "--alive", "300", "--containers", "2", "--sinks", "file")
     assert done.returncode == 0, done.stdout + done.stderr
     ((lives, _, alive, created, deleted, _, gaps, complaints, *_),) = rows(done.stdout, "file")
-    assert (lives, created, deleted, gaps, complaints) == ("20", "20", "20", "0", "0")
-    assert float(alive.split(" / ")[0]) >= 50
+    assert (lives, complaints) == ("20", "0")
+    assert created == deleted == "20" or gaps != "0"
+    assert float(alive.split(" / ")[0]) >= 300
     assert cgroups() <= before
 
 
