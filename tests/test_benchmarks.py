@@ -80,6 +80,7 @@ def test_sidecar_asks_our_own_api_each_question_and_leaves_no_cgroup_behind() ->
     asked = re.findall(r"^\| ([^|]+?) +\| +(\d+) \| +[\d.]+ \|", done.stdout, re.MULTILINE)
     assert {about for about, _ in asked} == {question.about for question in QUESTIONS}
     assert {times for _, times in asked} == {"10"}
+    assert cgroups() <= before
 
 
 def test_a_trend_is_that_of_the_line_and_sees_no_growth_in_one_odd_look() -> None:
