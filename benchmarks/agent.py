@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -20,6 +20,9 @@ _CPUCLOCK_SCHED: Final = 2
 _SAMPLED_SECONDS: Final = 90.0
 _SCRAPE_SECONDS: Final = 30.0
 _TICK: Final = 1.0 / os.sysconf("SC_CLK_TCK")
+
+LEASH: Final = ("setpriv", "--pdeathsig", "TERM", "--")
+"""A command before another one: should this process be killed, that one ends too (setpriv(1))."""
 
 
 class Usage(NamedTuple):
@@ -38,23 +41,36 @@ class Usage(NamedTuple):
         return Usage(self.user - before.user, self.system - before.system, self.reads - before.reads, self.at - before.at)
 
 
-class AgentProcess:
-    """`streamer run` with these arguments. A context manager; its log goes to a file, which an error shows.
+def usage_of(pid: int) -> Usage:
+    """What a process has used; that of children only once they have been waited for."""
+    # the name in parentheses may hold anything: fields are counted from behind it (proc(5))
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    io = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+    return Usage(int(fields[11]) * _TICK, int(fields[12]) * _TICK, int(io["syscr"]), time.monotonic())
 
-    `within`: a command before it, as `Cgroups.alone` gives one; it has to become the agent by exec.
-    """
 
-    def __init__(self, arguments: list[str], log: Path, within: Sequence[str] = ()) -> None:
-        # setpriv(1): should this process be killed, the agent ends too
-        self._command = [*within, "setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "streamer", "run", *arguments]
-        self._log = log
+def cpu_seconds_of(pid: int) -> float:
+    """CPU of all threads of a process so far, in nanoseconds' steps (clock_getcpuclockid(3))."""
+    return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
+
+
+def told(pid: int, file: str, name: str) -> int:
+    """A number out of `/proc/<pid>/status` or `smaps_rollup`."""
+    lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+class Measured:
+    """A program as a process of its own. A context manager; its log (stderr) goes to a file, which an error shows."""
+
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
+        self._command, self._log, self._environment = command, log, environment
 
     def __enter__(self) -> Self:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("STREAMER_")}
-        environment["STREAMER_STATE_DIR"] = str(self._log.with_suffix(".state"))  # as it runs in earnest, in a place of its own
-        environment["STREAMER_DOCKER__ENABLED"] = "false"  # there is no container of Docker's here that we measure
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=log, env=environment)
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, env=self._environment
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,15 +88,12 @@ class AgentProcess:
     def usage(self) -> Usage:
         """Raises RuntimeError, with the end of its log, when it has ended."""
         self.check()
-        # the name in parentheses may hold anything: fields are counted from behind it (proc(5))
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        io = dict(line.split(": ") for line in Path(f"/proc/{self.pid}/io").read_text().splitlines())
-        return Usage(int(fields[11]) * _TICK, int(fields[12]) * _TICK, int(io["syscr"]), time.monotonic())
+        return usage_of(self.pid)
 
     def cpu_seconds(self) -> float:
-        """CPU of all its threads so far, finer than `usage` tells (clock_getcpuclockid(3))."""
+        """CPU of all its threads so far, finer than `usage` tells."""
         self.check()
-        return time.clock_gettime((~self.pid << 3) | _CPUCLOCK_SCHED)
+        return cpu_seconds_of(self.pid)
 
     def rss_bytes(self) -> int:
         """Resident memory now."""
@@ -100,8 +113,7 @@ class AgentProcess:
 
     def _told(self, file: str, name: str) -> int:
         self.check()
-        lines = Path(f"/proc/{self.pid}/{file}").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+        return told(self.pid, file, name)
 
     def open_files(self, part: str) -> set[str]:
         """The files that it holds open below a cgroup folder."""
@@ -119,7 +131,21 @@ class AgentProcess:
         """Raises RuntimeError when it has ended."""
         if self._process.poll() is not None:
             end = self._log.read_text(errors="replace")[-3000:]
-            raise RuntimeError(f"the agent ended with exit code {self._process.returncode}; its log:\n{end}")
+            raise RuntimeError(f"{' '.join(self._command)} ended with exit code {self._process.returncode}; its log:\n{end}")
+
+
+class AgentProcess(Measured):
+    """`streamer run` with these arguments. A context manager; its log goes to a file, which an error shows.
+
+    within  a command before it, as `Cgroups.alone` gives one; it has to become the agent by exec
+    docker  the Docker Engine that it asks; by default none: where there are only raw cgroups it has no part
+    """
+
+    def __init__(self, arguments: list[str], log: Path, within: Sequence[str] = (), docker: str = "") -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("STREAMER_")}
+        environment["STREAMER_STATE_DIR"] = str(log.with_suffix(".state"))  # as it runs in earnest, in a place of its own
+        environment |= {"STREAMER_DOCKER__HOST": docker} if docker else {"STREAMER_DOCKER__ENABLED": "false"}
+        super().__init__([*within, *LEASH, sys.executable, "-m", "streamer", "run", *arguments], log, environment)
 
 
 class SecondAgent(AgentProcess):

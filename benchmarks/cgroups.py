@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ from streamer.kernel.plan import files_for
 
 _PREFIX: Final = "streamer-bench-"
 _REMOVE_SECONDS: Final = 10.0
-_BUSY_MS: Final = 500
+BUSY_MS: Final = 500
 
 
 def compiled(name: str, directory: Path) -> Path:
@@ -29,7 +29,7 @@ def compiled(name: str, directory: Path) -> Path:
 
 def tenant_command(directory: Path, workload: str) -> list[str]:
     """The command of a tenant, built in this directory: `idle`, asleep; `busy`, other numbers at every sample."""
-    return [str(compiled("tenant", directory)), str(_BUSY_MS if workload == "busy" else 0)]
+    return [str(compiled("tenant", directory)), str(BUSY_MS if workload == "busy" else 0)]
 
 
 class Cgroups:
@@ -38,12 +38,14 @@ class Cgroups:
     tenant  the command that runs in each; it has to end when the pipe on its stdin does
     hidden  the folder is named as if it were a container, so that other agents on this host do not take what is in it for
             containers; to see them, an agent has to be `alone` with it
+    own     what the ids that an agent tells them by begin with (unless it is alone with the folder)
     """
 
     def __init__(self, hierarchies: Hierarchies, count: int, tenant: list[str], *, hidden: bool = False) -> None:
         self.hierarchies, self._tenant = hierarchies, tenant
         self._top: Final = f"/{_PREFIX}{os.getpid()}"
         self.folder: Final = f"{self._top}/libpod-{os.getpid():064x}" if hidden else self._top
+        self.own: Final = f"{self.folder}/"
         self.paths: Final = [f"{self.folder}/c{number:05}" for number in range(count)]
         self._processes: list[subprocess.Popen[bytes]] = []
         self._life_line = -1
@@ -63,13 +65,7 @@ class Cgroups:
 
     def listing(self) -> list[list[str]]:
         """The files of each cgroup that a sample is made from, by the agent's own plan; in one order for all."""
-        first = self.paths[0]
-        places = [
-            (controller, file.name)
-            for file in files_for(self.hierarchies)
-            if (controller := next((c for c in file.controllers if _readable(self._file(c, first, file.name))), None)) is not None
-        ]
-        return [[self._file(controller, path, name) for controller, name in places] for path in self.paths]
+        return files_of(self.hierarchies, self.paths)
 
     def alone(self) -> list[str]:
         """A command that runs another one, to which the folder looks as if it were the whole of each hierarchy."""
@@ -97,9 +93,6 @@ class Cgroups:
         for mount in self.mounts:
             Path(mount + path).mkdir()
             Path(mount + path, "cgroup.procs").write_text(str(pid))
-
-    def _file(self, controller: str, path: str, name: str) -> str:
-        return self.hierarchies.file(controller, path, name) or ""
 
     def _make(self) -> None:
         for mount in self.mounts:
@@ -129,6 +122,17 @@ class Cgroups:
             self._life_line = -1
         for mount in self.mounts:
             remove_tree(Path(mount + self._top))
+
+
+def files_of(hierarchies: Hierarchies, paths: Sequence[str]) -> list[list[str]]:
+    """The files of each cgroup that a sample is made from, by the agent's own plan; in one order for all."""
+    places = [
+        (controller, file.name)
+        for file in files_for(hierarchies)
+        if (controller := next((c for c in file.controllers if _readable(hierarchies.file(c, paths[0], file.name))), None))
+        is not None
+    ]
+    return [[hierarchies.file(controller, path, name) or "" for controller, name in places] for path in paths]
 
 
 def sweep(mounts: list[str]) -> None:
@@ -179,9 +183,9 @@ def wait_until(condition: Callable[[], bool], seconds: float, *, every: float = 
     return True
 
 
-def _readable(path: str) -> bool:
+def _readable(path: str | None) -> bool:
     try:
-        with open(path, "rb") as file:
+        with open(path or "", "rb") as file:
             file.read(1)
     except OSError:
         return False

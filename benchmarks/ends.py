@@ -21,6 +21,10 @@ Mark = Mapping[Any, int]
 """A place in a stream: partition (or nothing) -> position."""
 
 
+Own = str | tuple[str, ...]
+"""What the ids of those containers begin with that are asked about; any of several."""
+
+
 class Delivered(NamedTuple):
     """Samples that arrived between two marks: all of them, and those of the cgroups asked about."""
 
@@ -37,8 +41,8 @@ class End(Protocol):
         """How far the stream has come now."""
         ...
 
-    def delivered(self, start: Mark, end: Mark, folder: str) -> Delivered:
-        """What arrived between two marks; `own` are those whose container id begins with `folder`."""
+    def delivered(self, start: Mark, end: Mark, whose: Own) -> Delivered:
+        """What arrived between two marks."""
         ...
 
 
@@ -58,7 +62,7 @@ class FileEnd:
     def mark(self) -> Mark:
         return {None: self._path.stat().st_size if self._path.exists() else 0}
 
-    def delivered(self, start: Mark, end: Mark, folder: str) -> Delivered:
+    def delivered(self, start: Mark, end: Mark, whose: Own) -> Delivered:
         if end == start:
             return Delivered(0, 0)  # there may be no file yet
         samples = own = 0
@@ -71,7 +75,7 @@ class FileEnd:
                 line = decode(file.readline())
                 if line.type == STATS.type:
                     samples += 1
-                    own += line.container_id.startswith(folder)
+                    own += line.container_id.startswith(whose)
         return Delivered(samples, own)
 
 
@@ -87,7 +91,7 @@ class RedisEnd:
         ms, number = last[0].split(b"-") if last else (0, 0)
         return {"ms": int(ms), "number": int(number)}
 
-    def delivered(self, start: Mark, end: Mark, folder: str) -> Delivered:
+    def delivered(self, start: Mark, end: Mark, whose: Own) -> Delivered:
         samples = own = 0
         at, through = (f"{mark['ms']}-{mark['number']}" for mark in (start, end))
         decode = msgspec.json.Decoder(_Line).decode
@@ -96,7 +100,7 @@ class RedisEnd:
                 while entries := client.xrange(key, f"({at}", through, count=1000):
                     at = entries[-1][0].decode()
                     samples += len(entries)
-                    own += sum(decode(fields[b"data"]).container_id.startswith(folder) for _, fields in entries)
+                    own += sum(decode(fields[b"data"]).container_id.startswith(whose) for _, fields in entries)
         return Delivered(samples, own)
 
     def _client(self) -> Any:
@@ -120,8 +124,10 @@ class KafkaEnd:
     def mark(self) -> Mark:
         return asyncio.run(self._ends())
 
-    def delivered(self, start: Mark, end: Mark, folder: str) -> Delivered:
-        return asyncio.run(self._count(start, end, folder.encode())) if end != start else Delivered(0, 0)
+    def delivered(self, start: Mark, end: Mark, whose: Own) -> Delivered:
+        return (
+            asyncio.run(self._count(start, end, (whose,) if isinstance(whose, str) else whose)) if end != start else Delivered(0, 0)
+        )
 
     async def _create(self) -> None:
         from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -137,8 +143,9 @@ class KafkaEnd:
         async with self._consumer() as (consumer, partitions):
             return dict(await consumer.end_offsets(partitions))
 
-    async def _count(self, start: Mark, end: Mark, folder: bytes) -> Delivered:
+    async def _count(self, start: Mark, end: Mark, whose: tuple[str, ...]) -> Delivered:
         samples = own = 0
+        prefixes = tuple(prefix.encode() for prefix in whose)
         async with self._consumer() as (consumer, partitions), asyncio.timeout(_READ_SECONDS):
             left = {partition for partition in partitions if end[partition] > start[partition]}
             for partition in partitions:
@@ -147,7 +154,7 @@ class KafkaEnd:
                 for partition, records in (await consumer.getmany(*left, timeout_ms=500)).items():
                     within = [record.key for record in records if record.offset < end[partition]]
                     samples += len(within)
-                    own += sum(key is not None and key.startswith(folder) for key in within)
+                    own += sum(key is not None and key.startswith(prefixes) for key in within)
                     if records[-1].offset >= end[partition] - 1:
                         left.discard(partition)
         return Delivered(samples, own)

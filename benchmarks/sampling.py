@@ -22,6 +22,7 @@ from benchmarks import report, stages
 from benchmarks.agent import AgentProcess, Usage, free_port
 from benchmarks.cgroups import Cgroups, compiled, tenant_command, wait_until
 from benchmarks.command import add_save, plain, positive, progress
+from benchmarks.containers import DockerContainers, started_engine
 from benchmarks.ends import End, open_ends
 from streamer.kernel.hierarchy import Hierarchies, detect
 
@@ -31,6 +32,9 @@ _REST_SECONDS: Final = 5.0
 _ENOUGH: Final = 0.95  # of the samples asked for; fewer, and the figure would be that of an agent that does not keep up
 _STRANGERS: Final = 0.02  # samples of others, as a share of ours, that are not worth a word
 _US: Final = 1e6
+
+
+Tenants = Cgroups | DockerContainers
 
 
 class Configuration(NamedTuple):
@@ -84,6 +88,7 @@ class Turn(NamedTuple):
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m benchmarks sampling`."""
     parser.add_argument("--containers", type=positive, default=500, metavar="N", help="cgroups to make and sample")
+    parser.add_argument("--docker", action="store_true", help="let them be those of Docker containers, in an engine of its own")
     parser.add_argument(
         "--seconds",
         type=positive,
@@ -111,11 +116,17 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamer-bench-")))
         ends = open_ends(stack, sinks, args.partitions, directory)
-        bench = Bench(args, hierarchies, ends, directory)
+        engine = started_engine(stack) if args.docker else None
+        bench = Bench(args, hierarchies, ends, directory, engine.host if engine else "")
         progress("agents at rest")
         rest = {configuration.label: bench.rest(configuration) for configuration in configurations}
-        tenant = tenant_command(directory, args.workload)
-        cgroups = stack.enter_context(Cgroups(hierarchies, args.containers, tenant))
+        cgroups: Tenants
+        if engine:
+            progress(f"{args.containers} Docker containers")
+            cgroups = stack.enter_context(DockerContainers(engine, hierarchies, args.containers, args.workload))
+        else:
+            tenant = tenant_command(directory, args.workload)
+            cgroups = stack.enter_context(Cgroups(hierarchies, args.containers, tenant))
         turns = list(bench.measure(cgroups, configurations))
         progress("stages")
         breakdown = stages.measure(hierarchies, cgroups.paths, {name: end.url for name, end in ends.items()})
@@ -125,9 +136,12 @@ def run(args: argparse.Namespace) -> int:
 class Bench:
     """Everything that the measurements share."""
 
-    def __init__(self, args: argparse.Namespace, hierarchies: Hierarchies, ends: dict[str, End], directory: Path) -> None:
-        self._args, self._hierarchies, self._ends, self._directory = args, hierarchies, ends, directory
+    def __init__(
+        self, args: argparse.Namespace, hierarchies: Hierarchies, ends: dict[str, End], directory: Path, docker: str
+    ) -> None:
+        self._args, self._hierarchies, self._ends, self._directory, self._docker = args, hierarchies, ends, directory, docker
         self._loop, self._listed = compiled("pread_loop", directory), directory / "files"
+        self.mode = hierarchies.mode
         self.files: list[str] = []
         self.held: set[str] = set()
 
@@ -137,10 +151,10 @@ class Bench:
             time.sleep(_REST_SECONDS)
             return agent.rss_bytes()
 
-    def measure(self, cgroups: Cgroups, configurations: list[Configuration]) -> Iterator[Turn]:
+    def measure(self, cgroups: Tenants, configurations: list[Configuration]) -> Iterator[Turn]:
         """The C loop and the agent by turns."""
         listing = cgroups.listing()
-        self.files = [Path(file).name for file in listing[0]]
+        self.files = ["net/dev" if file.endswith("/net/dev") else Path(file).name for file in listing[0]]
         self._listed.write_text("".join(f"{file}\n" for files in listing for file in files))
         before = self._floor()
         for repetition in range(1, self._args.repetitions + 1):
@@ -160,14 +174,14 @@ class Bench:
         done: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
         return (done["user_seconds"] + done["system_seconds"]) * _US / (done["reads"] / len(self.files))
 
-    def _window(self, configuration: Configuration, cgroups: Cgroups) -> Window:
-        end, count, folder = self._ends[configuration.sink], len(cgroups.paths), f"{cgroups.folder}/"
+    def _window(self, configuration: Configuration, cgroups: Tenants) -> Window:
+        end, count = self._ends[configuration.sink], len(cgroups.paths)
         first = end.mark()
         with self._agent(configuration) as agent:
 
             def all_there() -> bool:
                 agent.check()
-                return end.delivered(first, end.mark(), folder).own >= 2 * count
+                return end.delivered(first, end.mark(), cgroups.own).own >= 2 * count
 
             if not wait_until(all_there, _READY_SECONDS, every=0.5):
                 raise RuntimeError(
@@ -177,14 +191,16 @@ class Bench:
             start, before = end.mark(), agent.usage()
             time.sleep(self._args.seconds)
             stop, after = end.mark(), agent.usage()
-            self.held = agent.open_files(folder) or self.held
+            self.held = agent.open_files(cgroups.paths[0].rpartition("/")[0] + "/") or self.held
             rss = agent.rss_bytes()
-        return Window(after.since(before), *end.delivered(start, stop, folder), rss)
+        return Window(after.since(before), *end.delivered(start, stop, cgroups.own), rss)
 
     def _agent(self, configuration: Configuration) -> AgentProcess:
         listen = f"127.0.0.1:{free_port()}" if configuration.http else "off"
         return AgentProcess(
-            ["--sink", self._ends[configuration.sink].url, "--interval", "1s", "--listen", listen], self._directory / "log"
+            ["--sink", self._ends[configuration.sink].url, "--interval", "1s", "--listen", listen],
+            self._directory / "log",
+            docker=self._docker,
         )
 
 
@@ -202,7 +218,7 @@ def _report(args: argparse.Namespace, bench: Bench, turns: list[Turn], rest: dic
     text = "\n\n".join(
         [
             "\n".join(f"{name}: {value}" for name, value in machine.items()),
-            f"{args.containers} {args.workload} cgroups, a sample a second, {args.repetitions} x {args.seconds} s. CPU in µs per sample, min / median / max.",
+            f"{args.containers} {args.workload} {'Docker containers' if args.docker else 'cgroups'} (cgroup {bench.mode}), a sample a second, {args.repetitions} x {args.seconds} s. CPU in µs per sample, min / median / max.",
             _turns_table(turns, rest),
             f"{len(bench.files)} files per container: {', '.join(bench.files)}. " + _held(bench, args.containers),
             "Where it goes (each stage alone, without a pause, so with warm caches: the sum is less than the whole):",
@@ -225,7 +241,8 @@ def _report(args: argparse.Namespace, bench: Bench, turns: list[Turn], rest: dic
             "rest_bytes": rest,
             "stages_us": breakdown.us,
         }
-        for path in report.save(f"sampling-{args.workload}", text, figures):
+        words = ["sampling", *(["docker"] if args.docker else []), *(["v2"] if bench.mode == "v2" else []), args.workload]
+        for path in report.save("-".join(words), text, figures):
             print(f"saved to {path}")
     return 1 if late else 0
 
