@@ -14,7 +14,10 @@ from typing import Final
 BENCHMARKS: Final = {
     "churn": "200 containers a second, each there for 50 ms: is each created and deleted, once, in order",
     "drain": "messages a second, and CPU per message, while a backlog drains to Kafka, Redis and a file",
+    "encode": "a message as bytes: CPU and size by type, for each sink, and compressed",
+    "fleet": "many hosts and one broker: what it stores, how its partitions are balanced, what reading all of it back takes",
     "outage": "memory, disk, losses and drain of a long simulated outage; what writing through adds to a fact's way",
+    "peers": "CPU, memory and what arrives, beside cAdvisor, Telegraf and the OpenTelemetry Collector on the same containers",
     "sampling": "CPU per container and sample, from cgroup files to acknowledged message, beside a C loop that reads the same files",
     "growth": "does a container cost the same, in CPU and memory, whether there are ten or two thousand",
     "latency": "from a cgroup made, a cgroup removed, an OOM kill to Kafka, Redis, a file and a client of /events",

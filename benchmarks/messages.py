@@ -8,6 +8,7 @@ in an agent's stream: the same keys, the same container's values again and again
 from __future__ import annotations
 
 import random
+import uuid
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from streamer.model.spec import ContainerSpec
 from streamer.model.stats import NETWORK, STATS, NetworkInterface, Sample
 
 HOST_ID: Final = "8c1f0a52d6e94b7f9f3e2a6b5d407c18"
+_BOOT: Final = uuid.UUID("9d2b6f14-3a70-4c58-8e21-b7c05f6a1d93")
 _START_NS: Final = 1_763_971_200_417_902_633
 _SECOND_NS: Final = 1_000_000_000
 _EXAMPLE: Final[Any] = examples.EXAMPLES["container.stats"]["container.stats"]
@@ -31,11 +33,13 @@ _SPEC: Final = ContainerSpec(
 
 
 class Tenants:
-    """A host full of containers, seen by the agent's own fleet."""
+    """A host full of containers, seen by the agent's own fleet. Another `seed` is another host."""
 
     def __init__(self, containers: int, *, seed: int = 1) -> None:
         self._random = random.Random(seed)
-        self._fleet = Fleet(Host("web-3", HOST_ID, "9d2b6f14-3a70-4c58-8e21-b7c05f6a1d93", _START_NS // 1_000_000, "0"), kmsg=False)
+        self.host_id: Final = f"{int(HOST_ID, 16) + seed - 1:032x}"
+        boot_id = str(uuid.UUID(int=_BOOT.int + seed - 1))
+        self._fleet = Fleet(Host(f"web-{seed + 2}", self.host_id, boot_id, _START_NS // 1_000_000, "0"), kmsg=False)
         self._now_ns = _START_NS
         self._inode = 48_000
         self._kills = 4_000

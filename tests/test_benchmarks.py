@@ -7,14 +7,17 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.answers import QUESTIONS
+from benchmarks.contenders import CONTENDERS
 from benchmarks.drawing import Panel, picture
 from benchmarks.soak import trend
 
+ID = b"c1" * 32
 ROOT = Path(__file__).parents[1]
 
 
@@ -24,9 +27,20 @@ def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def cgroups() -> set[Path]:
-    """Of any hierarchy, or of the only one."""
-    root = Path("/sys/fs/cgroup")
-    return {*root.glob("streamer-bench-*"), *root.glob("*/streamer-bench-*")}
+    """What ended runs left behind."""
+    found = [folder for mount in ("", "*/") for folder in Path("/sys/fs/cgroup").glob(f"{mount}streamer-bench-*")]
+    return {folder for folder in found if not Path("/proc", folder.name.rpartition("-")[2]).exists()}
+
+
+def cells_by_row(text: str) -> Iterator[tuple[str, list[str]]]:
+    """The rows of Markdown tables: the first cell, and the others. A later row of the same name does not count."""
+    seen = set()
+    for line in text.splitlines():
+        if line.startswith("| "):  # not the rule below the head
+            name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            if name and name not in seen:
+                seen.add(name)
+                yield name, cells
 
 
 def rows(text: str, first: str) -> list[list[str]]:
@@ -43,6 +57,7 @@ def test_without_a_name_the_benchmarks_are_listed() -> None:
 
 
 @pytest.mark.live
+@pytest.mark.v2
 def test_sampling_prints_a_ratio_and_leaves_no_cgroup_behind() -> None:
     """A run over forty cgroups (CPU time is told in steps of 10 ms) finds what a sample costs beside the C loop, and takes its cgroups away."""
     before = cgroups()
@@ -175,3 +190,79 @@ def test_soak_writes_its_report_and_picture(tmp_path: Path) -> None:
     assert rows(again.stdout, "RSS MB"), again.stderr
     assert (tmp_path / "messages.jsonl").stat().st_size < 3 * 3000 * 6
     assert cgroups() <= before
+
+
+@pytest.mark.live
+def test_encode_tells_every_type_of_message_and_every_codec() -> None:
+    """A run over a few messages has a row for each type, with its bytes, smaller when compressed together."""
+    done = benchmarks("encode", "--messages", "30", "--batches", "30", "--repetitions", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    tables = [dict(cells_by_row(table)) for table in done.stdout.split("\n\n") if table.startswith("|")]
+    kinds = {"stats, cgroup v2", "stats, cgroup v1", "lifecycle", "oom", "state", "control"}
+    assert [set(table) for table in tables] == [kinds, kinds, {f"{kind}, 30 together" for kind in kinds}]
+    values, packed, compressed = ({kind: float(cells[1]) for kind, cells in table.items()} for table in tables)
+    for kind in kinds:
+        assert values[kind] < packed[kind]  # key and headers beside it
+        assert compressed[f"{kind}, 30 together"] < packed[kind]
+    assert values["stats, cgroup v1"] < values["stats, cgroup v2"]
+
+
+@pytest.mark.parametrize(
+    ("contender", "topic", "key", "value", "named"),
+    [
+        ("streamer", "streamer.container.stats", b"c1", b"{}", ["c1"]),
+        ("streamer", "streamer.container.lifecycle", b"c1", b"{}", []),
+        ("cadvisor", "cadvisor", None, b'{"container_Name": "web", "container_Id": "c1", "container_stats": {}}', ["c1"]),
+        ("cadvisor", "cadvisor", None, b'{"container_Name": "/made/c1", "container_stats": {}}', ["/made/c1"]),
+        ("telegraf", "telegraf", b"h", b"docker_container_mem,container_image=i,container_name=web,host=h usage=1i 2\n", ["web"]),
+        ("telegraf", "telegraf", b"h", b"docker_container_cpu,container_image=i,container_name=web,host=h usage=1i 2\n", []),
+        ("otelcol", "otelcol", None, b"\x0a\x0ccontainer.id\x12\x42\x0a\x40" + ID + b"sha256:" + b"ab" * 32, [ID.decode()]),
+        ("otelcol", "otelcol", None, b"\x12\x42\x0a\x40" + ID + b"\x0a\x0ccontainer.id" + b"ab" * 32, [ID.decode()]),
+    ],
+)
+def test_a_contender_is_credited_with_each_sample_once(
+    contender: str, topic: str, key: bytes | None, value: bytes, named: list[str]
+) -> None:
+    """What a record holds a sample of is told by whoever made it; of several records about one sample only one counts."""
+    assert list(CONTENDERS[contender].sampled(topic, key, value)) == named
+
+
+def test_who_asks_docker_only_does_not_take_part_without() -> None:
+    """Telegraf's and the Collector's inputs are Docker's: with raw cgroups they are refused."""
+    done = benchmarks("peers", "--telegraf", "/bin/true")
+    assert done.returncode == 2
+    assert "telegraf: only with --docker" in done.stderr
+
+
+@pytest.mark.live
+def test_peers_finds_the_agents_samples_in_kafka() -> None:
+    """A run without a peer over a few cgroups credits the agent with each of them, and leaves none behind."""
+    before = cgroups()
+    done = benchmarks("peers", "--containers", "5", "--seconds", "3", "--warm-up", "1", "--repetitions", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    costs = dict(cells_by_row(done.stdout))["streamer"]
+    assert float(costs[4].split(" / ")[1]) > 0
+    assert costs[5] == "5"
+    assert cgroups() <= before
+
+
+@pytest.mark.live
+def test_sampling_reads_docker_containers() -> None:
+    """With `--docker` the C loop and the agent read the same containers' files, and their network's."""
+    done = benchmarks(
+        *("sampling", "--docker", "--containers", "3", "--seconds", "8", "--warm-up", "1", "--repetitions", "1"),
+        *("--sink", "file", "--http", "off"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 idle Docker containers" in done.stdout
+    assert re.search(r"files per container: .*net/dev\.", done.stdout)
+    assert "it also reads what the C loop does not" not in done.stdout
+
+
+@pytest.mark.live
+def test_fleet_reads_back_what_many_hosts_sent() -> None:
+    """A run over a few hosts finds every message again, at both brokers, and `verify` agrees (or the run fails)."""
+    done = benchmarks("fleet", "--hosts", "3", "--containers", "4", "--seconds", "2", "--repetitions", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = dict(cells_by_row(done.stdout))
+    assert found["kafka"][0] == found["redis"][0] == str(3 * 4 * (1 + 2))  # each container's beginning and its samples
