@@ -14,6 +14,7 @@ from msgspec import UNSET, structs
 
 import streamer
 from streamer.contracts import Clock, Emit, Status
+from streamer.errors import Unsupported
 from streamer.kernel import proc
 from streamer.model import observations as o
 from streamer.model.machine import Filesystem, HostFacts
@@ -27,6 +28,7 @@ from streamer.sources.topology import Topology
 from streamer.telemetry import Telemetry
 
 _LOOK_SECONDS: Final = 60.0
+_UNREAD_REMEDY: Final = "raise the limit of open files (LimitNOFILE=) if there were none left; /proc has to be readable"
 _SAY_NS: Final = 3600 * 1_000_000_000
 _TREMBLE_MS: Final = 2000  # the kernel works the boot time out anew from the wall clock whenever it is read
 
@@ -42,7 +44,7 @@ class DaemonVersion(Protocol):
 
 
 class MachineSource:
-    """Emits `HostDescribed`; `Degraded` while lists in messages are cut, its own or those of samples.
+    """Emits `HostDescribed`; `Degraded` while it cannot be read or lists in messages are cut, its own or those of samples.
 
     docker_version  asked at each look; None, or its answer None: not known (yet)
     bounds          told by whoever cuts a list
@@ -77,27 +79,32 @@ class MachineSource:
         said: HostFacts | None = None
         said_ns = 0
         while True:
-            facts = await aside(self.read, "machine")
-            now_ns = self._clock.monotonic_ns()
-            if said is not None and abs(facts.boot_time_ms - said.boot_time_ms) <= _TREMBLE_MS:
-                facts = structs.replace(facts, boot_time_ms=said.boot_time_ms)
-            if facts != said or now_ns - said_ns >= _SAY_NS:
-                said, said_ns = facts, now_ns
-                emit(o.HostDescribed(self._clock.wall_ns(), facts))
-            self._tell_of_bounds(emit)
+            unread = ""
+            try:
+                facts = await aside(self.read, "machine")
+            except (OSError, Unsupported) as problem:  # no descriptor left: what was said stands, and the containers go on
+                unread = f"the machine's facts could not be read: {problem}"
+            else:
+                now_ns = self._clock.monotonic_ns()
+                if said is not None and abs(facts.boot_time_ms - said.boot_time_ms) <= _TREMBLE_MS:
+                    facts = structs.replace(facts, boot_time_ms=said.boot_time_ms)
+                if facts != said or now_ns - said_ns >= _SAY_NS:
+                    said, said_ns = facts, now_ns
+                    emit(o.HostDescribed(self._clock.wall_ns(), facts))
+            self._tell_of_trouble(emit, unread)
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def _tell_of_bounds(self, emit: Emit) -> None:
+    def _tell_of_trouble(self, emit: Emit, unread: str) -> None:
         beyond = self._bounds.beyond()
         self._telemetry.replace("streamer_left_out", {(what,): count for what, count in beyond.items()})
-        reason, now_ns = told(beyond), self._clock.wall_ns()
+        reason, now_ns = unread or told(beyond), self._clock.wall_ns()
+        remedy = _UNREAD_REMEDY if unread else REMEDY
         self._telemetry.set("streamer_source_up", 0 if reason else 1, self.name)
         was = self._status.state
         if was == "starting" or reason != self._status.reason:
-            state, remedy = ("degraded", REMEDY) if reason else ("ok", "")
-            self._status = Status(self.name, state, reason, remedy, now_ns // 1_000_000)
+            self._status = Status(self.name, "degraded" if reason else "ok", reason, remedy if reason else "", now_ns // 1_000_000)
             if reason:
-                emit(o.Degraded(self.name, now_ns, reason, REMEDY))
+                emit(o.Degraded(self.name, now_ns, reason, remedy))
             elif was == "degraded":
                 emit(o.Recovered(self.name, now_ns))
 

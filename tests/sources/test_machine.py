@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -16,6 +17,8 @@ import pytest
 
 from streamer.clock import SystemClock
 from streamer.contracts import Clock
+from streamer.errors import Unsupported
+from streamer.kernel import proc
 from streamer.model import observations as o
 from streamer.sources import machine
 from streamer.sources.cloud import Cloud, cloud
@@ -85,6 +88,25 @@ async def test_it_is_said_at_the_start_on_a_change_and_every_hour(monkeypatch: p
 
     heard = await heard_from(machine_source("/", version, clock), lambda _: looks >= 30)
     assert ["docker_version" in msgspec.to_builtins(told.facts) for told in heard] == [False, True, True]
+
+
+async def test_facts_that_cannot_be_read_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when no descriptor is left: said once, with what to do, and over once they can be read again."""
+    monkeypatch.setattr(machine, "_LOOK_SECONDS", 0.001)
+    really, looks = proc.boot_id, 0
+
+    def failing(root: str) -> str:
+        nonlocal looks
+        looks += 1
+        if looks in range(3, 9):
+            raise Unsupported("no boot id") from OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return really(root)
+
+    monkeypatch.setattr(machine.proc, "boot_id", failing)
+    heard = await heard_from(machine_source("/"), lambda _: looks >= 20)
+    said = [type(told) for told in heard]
+    assert said == [o.HostDescribed, o.Degraded, o.Recovered]
+    assert "no boot id" in heard[1].reason and "LimitNOFILE" in heard[1].remedy
 
 
 def test_a_file_system_that_hangs_holds_up_neither_the_facts_nor_the_end(tmp_path: Path) -> None:
