@@ -36,10 +36,13 @@ Look = tuple[int, tuple[Any, ...]]
 _RECORD_BYTES: Final = 1500  # `latest`, less what it shares with the newest sample and the container
 _LOOK_BYTES: Final = 600  # the older one; values of the newer one are those of `latest`
 
+_astuple: Final = structs.astuple
 _ABOUT: Final = frozenset(ABOUT_FIELDS)
 _FIELDS: Final = m.ContainerStats.__struct_fields__
-_VALUES: Final = slice(_FIELDS.index(COLUMNS[0]), _FIELDS.index(COLUMNS[-1]) + 1)
-_LISTS: Final = slice(_VALUES.stop, None)  # network_interfaces, io_devices, filesystems
+_ROW: Final = slice(_FIELDS.index(COLUMNS[0]), _FIELDS.index("io_devices") + 1)  # `layout.Row`
+_FILESYSTEMS: Final = _FIELDS.index("filesystems")
+_TIME_MS: Final = _FIELDS.index("time_ms")
+_TIME: Final = _FIELDS.index("time")
 _rated: Final = itemgetter(*map(_FIELDS.index, RATED))
 _CPU: Final = _FIELDS.index("cpu_usage_ns")
 _MEMORY: Final = _FIELDS.index("memory_working_set_bytes")
@@ -74,15 +77,16 @@ class Container:
         "summary",
     )
 
-    def __init__(self, record: m.AboutContainer, samples: int) -> None:
+    def __init__(self, record: m.AboutContainer, samples: int, turn: int = 0) -> None:
+        """`samples`: how many are kept; `turn`: different ones let containers that begin together work at different times."""
         self.key = (record.host_id, record.container_id, record.incarnation)
         self.facts: dict[str, Any] = {"host": record.host, "host_id": record.host_id}
         self.latest: m.AboutContainer | None = None
         self.looks: tuple[Look, ...] = ()
-        self.samples = Samples(samples)
+        self.samples = Samples(samples, turn)
         self.filesystems: tuple[FilesystemUsage, ...] = ()
         self.filesystems_ns = 0
-        self.summary = Summary()
+        self.summary = Summary(turn)
         self.oom_told = 0
         self.deleted_ms = self.ended_bytes = 0
         self._encoded = b""
@@ -145,13 +149,12 @@ class Container:
     def sampled(self, record: m.AboutContainer) -> None:
         """Take in a `ContainerStats` that was said after the ones before."""
         self.latest = record
-        time_ns = record.time_ms * 1_000_000 + int(record.time[-7:-1])  # as `clock.rfc3339` writes it: nine digits and Z
-        row = structs.astuple(record)
-        interfaces, devices, filesystems = row[_LISTS]
+        told = _astuple(record)
+        time_ns = told[_TIME_MS] * 1_000_000 + int(told[_TIME][-7:-1])  # as `clock.rfc3339` writes it: nine digits and Z
         before = self.looks[-1:]
-        self.looks = (*(before if before and before[0][0] < time_ns else ()), (time_ns, _rated(row)))
-        self.samples.add(time_ns, row[_VALUES], interfaces or (), devices or ())
-        self.summary.add(time_ns, row[_CPU], row[_MEMORY])
-        if filesystems:
+        self.looks = (*(before if before and before[0][0] < time_ns else ()), (time_ns, _rated(told)))
+        self.samples.append(time_ns, told[_ROW])
+        self.summary.add(time_ns, told[_CPU], told[_MEMORY])
+        if told[_FILESYSTEMS]:
             self.filesystems_ns = time_ns
-            self.filesystems = tuple(cast(list[FilesystemUsage], filesystems))
+            self.filesystems = tuple(cast(list[FilesystemUsage], told[_FILESYSTEMS]))

@@ -93,13 +93,14 @@ class Memory:
         self._containers: dict[tuple[str, str], Container] = {}  # by host id and incarnation
         self._deleted: OrderedDict[tuple[str, str], Container] = OrderedDict()  # those of them, the longest gone first
         self._deleted_bytes = 0
+        self._added = 0  # containers, since the beginning
         self._ordered: list[Container] | None = None
         self._exact = _Index()  # by id, incarnation and cgroup path
         self._named = _Index()
         self._events = {
             topic.short: Events(limits.events, limits.event_bytes, limits.event_ms) for topic in (m.LIFECYCLE, m.OOM, m.CONTROL)
         }
-        self._expire_ms = 0  # when to look for old events again
+        self._expire_ms = 0  # when to look again for what is to be let go of
         self._watchers: list[Callable[[Message, Entry], None]] = []
         self._sample_watchers: list[Callable[[Message, Entry], None]] = []
         self.position = 0
@@ -124,14 +125,16 @@ class Memory:
 
     def remember(self, message: Message, entry: Entry) -> None:
         """Take in one message with its encoded form; the same message twice is fine."""
-        record = message.record
+        topic, _, record, _ = message
         self.position = entry.position
         if record is not None:  # a tombstone says what `deleted` has said already
-            self._advance(message.topic, record)
-            if self._rules[message.topic.short](record, entry):
-                for watcher in tuple(self._sample_watchers if message.topic is m.STATS else self._watchers):
+            self._advance(topic, record)
+            if self._rules[topic.short](record, entry):
+                watchers = self._sample_watchers if topic is m.STATS else self._watchers
+                for watcher in tuple(watchers) if watchers else ():
                     watcher(message, entry)
-        self._expire(entry.order_ms)
+        if entry.order_ms >= self._expire_ms:
+            self._expire(entry.order_ms)
 
     def watch(self, callback: Callable[[Message, Entry], None], *, samples: bool = False) -> Callable[[], None]:
         """Have every message that becomes one of the `events` handed over, once it was taken in; returns the way to stop.
@@ -150,17 +153,20 @@ class Memory:
         return stop
 
     def _advance(self, topic: Topic, record: m.Record) -> None:
-        stream = self.streams.get(record.host_id)
-        if stream is None or record.epoch > stream.epoch:
-            stream = self.streams[record.host_id] = Stream(record.host, record.host_id, record.epoch, {})
-        if record.epoch == stream.epoch and not topic.compacted and record.seq > stream.high_water.get(topic.suffix, 0):
-            stream.high_water[topic.suffix] = record.seq
+        epoch, stream = record.epoch, self.streams.get(record.host_id)
+        if stream is None or epoch > stream.epoch:
+            stream = self.streams[record.host_id] = Stream(record.host, record.host_id, epoch, {})
+        if epoch == stream.epoch and not topic.compacted:
+            seq, suffix, high_water = record.seq, topic.suffix, stream.high_water
+            if seq > high_water.get(suffix, 0):
+                high_water[suffix] = seq
 
     def _stats(self, record: m.AboutContainer, _entry: Entry) -> bool:
         container = self._containers.get((record.host_id, record.incarnation)) or self._add(record)
-        latest = container.latest
+        latest, epoch = container.latest, record.epoch
         # by number, not by time: after a clock was set back, the newest sample is not the one with the latest time
-        if container.deleted_ms or (latest is not None and (record.epoch, record.seq) <= (latest.epoch, latest.seq)):
+        late = latest is not None and (record.seq <= latest.seq if epoch == latest.epoch else epoch < latest.epoch)
+        if late or container.deleted_ms:
             self.ignored += 1
             return False
         container.sampled(record)
@@ -236,7 +242,8 @@ class Memory:
     # coming and going
 
     def _add(self, record: m.AboutContainer) -> Container:
-        container = Container(record, self._samples_kept)
+        self._added += 1
+        container = Container(record, self._samples_kept, self._added)
         self._identify(container, record)
         container.learn(state="running")
         self._containers[record.host_id, record.incarnation] = container
@@ -254,21 +261,19 @@ class Memory:
         self._deleted[record.host_id, record.incarnation] = container
         container.ended_bytes = container.size  # statistics grow by what is asked of them
         self._deleted_bytes += container.ended_bytes
+        self._expire_ms = 0
 
     def _expire(self, now_ms: int) -> None:
         """Let go of events told and containers deleted long ago, and of the oldest when there are too many or they hold too much."""
-        if now_ms >= self._expire_ms:
-            self._expire_ms = now_ms + _EXPIRE_EVERY_MS
-            for events in self._events.values():
-                events.expire(now_ms)
+        self._expire_ms = now_ms + _EXPIRE_EVERY_MS
+        for events in self._events.values():
+            events.expire(now_ms)
         deleted, limits = self._deleted, self._limits
         while deleted:
             key, oldest = next(iter(deleted.items()))
-            if (
-                len(deleted) <= limits.deleted
-                and self._deleted_bytes <= limits.deleted_bytes
-                and now_ms - oldest.deleted_ms < limits.deleted_ms
-            ):
+            until_ms = oldest.deleted_ms + limits.deleted_ms
+            if len(deleted) <= limits.deleted and self._deleted_bytes <= limits.deleted_bytes and now_ms < until_ms:
+                self._expire_ms = min(self._expire_ms, until_ms)
                 return
             del deleted[key], self._containers[key]
             self._deleted_bytes -= oldest.ended_bytes

@@ -14,6 +14,8 @@ day     the same of hours that ended in the last 86400 s and of the one that has
 
 A clock that is set back stands still for them between these two samples, and goes on from there.
 
+Samples wait until there are some, or somebody asks: a minute of one that does nothing is taken in at once.
+
 The p-th percentile of n sorted values is the value at p*(n+1), counted from 1 and interpolated between neighbours.
 """
 
@@ -21,8 +23,10 @@ from __future__ import annotations
 
 import sys
 from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
 from math import isqrt
+from operator import mul, sub
 from struct import Struct as Layout
 from typing import Any, Final, NamedTuple
 
@@ -88,6 +92,8 @@ class _Part(NamedTuple):
 _PART: Final = Layout("<QI?III?QQQ")
 _FLAT_BYTES: Final = 500  # the object and its numbers
 _SPAN_BYTES: Final = 400
+_WAITING_BYTES: Final = sys.getsizeof((0, 0, 0)) + 8  # its numbers are the sample's
+_TOGETHER: Final = 16
 _MOST_MILLICORES: Final = 2**32 - 1
 
 
@@ -111,13 +117,16 @@ def usage(values: Sequence[int], mean: int | None = None, highest: int | None = 
     count = len(values)
     if not count:
         return Usage()
+    one = values[0]
+    if values.count(one) == count:
+        return Usage(True, one if mean is None else mean, 0, one if highest is None else highest, one, one, one, count)
     ordered, total = sorted(values), sum(values)
     # n * sum of squares - square of the sum: exact in integers, also where all values are large and alike
-    spread = count * sum(value * value for value in values) - total * total
+    spread = count * sum(map(mul, values, values)) - total * total
     return Usage(
         True,
         total // count if mean is None else mean,
-        isqrt(spread // (count * (count - 1))) if count > 1 else 0,
+        isqrt(spread // (count * (count - 1))),
         ordered[-1] if highest is None else highest,
         percentile(ordered, 50),
         percentile(ordered, 90),
@@ -134,10 +143,13 @@ class Summary:
 
     __slots__ = (
         "_ahead_ns", "_covered_ns", "_cpu", "_hour_from_ns", "_hours", "_latest", "_memories", "_minute", "_minute_from_ns", "_minutes",
-        "_passed_ns", "_rates", "_spans", "_time_ns", "_told_ns", "_used_ns",
+        "_passed_ns", "_rates", "_room", "_spans", "_time_ns", "_told_ns", "_used_ns", "_waiting",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, turn: int = 0) -> None:
+        """`turn`: different ones let those that begin together take in what waits at different times."""
+        self._room = 1 + turn % _TOGETHER  # for samples that wait
+        self._waiting: list[tuple[int, Any, Any]] = []  # the arguments of `add`
         self._told_ns = 0  # when the newest sample says that it was taken
         self._time_ns = 0  # the same, and never earlier than that of a sample before; all times below are of this kind
         self._ahead_ns = 0  # by so much
@@ -159,12 +171,65 @@ class Summary:
     def size(self) -> int:
         """Bytes that it takes."""
         spans = (self._minute is not None) + 2 * (self._spans is not None)
-        return (
-            _FLAT_BYTES + spans * _SPAN_BYTES + sum(map(sys.getsizeof, (self._rates, self._memories, self._minutes, self._hours)))
-        )
+        parts = sum(map(sys.getsizeof, (self._rates, self._memories, self._minutes, self._hours)))
+        return _FLAT_BYTES + spans * _SPAN_BYTES + parts + _WAITING_BYTES * len(self._waiting)
 
     def add(self, time_ns: int, cpu_usage_ns: Any, working_set_bytes: Any) -> None:
         """Take in a sample that was taken after the ones before; `UNSET` for what it does not have."""
+        self._waiting.append((time_ns, cpu_usage_ns, working_set_bytes))
+        if len(self._waiting) >= self._room:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        """Take in all that wait; those before an unusual one together."""
+        waiting, self._waiting, self._room = self._waiting, [], _TOGETHER
+        taken = self._take_in_usual(waiting) if len(waiting) > 1 else 0
+        for sample in waiting[taken:]:
+            self._take_in_one(*sample)
+
+    def _take_in_usual(self, samples: Sequence[tuple[int, Any, Any]]) -> int:
+        """Take in samples like most: all measured, later than those before, counters that do not run backwards.
+
+        Does for all what `_take_in_one` does for each. Returns how many were taken: all, or none.
+        """
+        if self._cpu is None or self._cpu[0] != self._time_ns or self._ahead_ns:
+            return 0
+        times, cpus, memories = zip(*samples, strict=True)
+        passed = [*map(sub, times, (self._time_ns, *times))]  # as long as the shorter one
+        try:
+            used = [*map(sub, cpus, (self._cpu[1], *cpus))]
+            working_sets = array("Q", memories)
+        except TypeError:  # `UNSET`
+            return 0
+        if min(passed) < _SHORTEST_NS or min(used) < 0:
+            return 0
+        if any(used):
+            millicores = [cpu * 1000 // ns for cpu, ns in zip(used, passed, strict=True)]
+            rates = array(
+                "I", millicores if max(millicores) <= _MOST_MILLICORES else [min(r, _MOST_MILLICORES) for r in millicores]
+            )
+        else:
+            rates = array("I", bytes(4 * len(samples)))
+        covered = passed if max(passed) <= MINUTE_NS else [min(ns, MINUTE_NS) for ns in passed]
+        first = 0
+        while first < len(samples):
+            # up to the sample that ends the minute, or to the last
+            end = min(bisect_left(times, self._minute_from_ns + MINUTE_NS) + 1, len(samples))
+            at = slice(first, end)
+            self._rates += rates[at]
+            self._memories += working_sets[at]
+            self._used_ns += sum(used[at])
+            self._passed_ns += sum(passed[at])
+            self._covered_ns += sum(covered[at])
+            first = end
+            self._told_ns = self._time_ns = times[end - 1]
+            self._cpu = (self._time_ns, cpus[end - 1])
+            self._latest = (rates[end - 1], memories[end - 1])
+            if self._time_ns - self._minute_from_ns >= MINUTE_NS:
+                self._end_minute()
+        return len(samples)
+
+    def _take_in_one(self, time_ns: int, cpu_usage_ns: Any, working_set_bytes: Any) -> None:
         self._told_ns, time_ns = time_ns, time_ns + self._ahead_ns
         if time_ns < self._time_ns:
             self._ahead_ns += self._time_ns - time_ns
@@ -195,6 +260,7 @@ class Summary:
 
     def derived(self) -> Derived:
         """What is known now. Before the first minute has ended, `minute` is what there is of it."""
+        self._take_in()
         if self._spans is None:
             self._spans = (self._hour(), self._day())
         return Derived(self._told_ns, *self._latest, self._minute or self._present(), *self._spans)

@@ -189,6 +189,34 @@ def test_minutes_are_what_their_samples_say(steps: list[tuple[int, Any, Any]]) -
             assert summary.derived().minute == minutes[-1][1]
 
 
+@settings(max_examples=200)
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(st.just(SECOND_NS), st.integers(1, 200 * SECOND_NS), st.integers(-5 * SECOND_NS, 0)),
+            st.one_of(st.just(UNSET), st.just(0), st.integers(0, 10**9), st.integers(-(10**12), 10**15)),
+            st.one_of(st.just(UNSET), st.just(7), st.integers(0, 2**63)),
+            st.sampled_from([1, 1, 2, 50]),
+        ),
+        max_size=40,
+    ),
+    st.integers(0, 40),
+)
+def test_it_does_not_matter_when_somebody_asks(steps: list[tuple[int, Any, Any, int]], turn: int) -> None:
+    """What is taken in together comes to the same as one by one: clocks set back, counters that begin again, values that come and go."""
+    asked, unasked = Summary(), Summary(turn)
+    time_ns, cpu = START_NS, 10**15
+    for pause, used, memory, times in steps:
+        for _ in range(times):
+            time_ns += pause
+            cpu = cpu if used is UNSET else max(0, cpu + used)
+            sample = (time_ns, used if used is UNSET else cpu, memory)
+            asked.add(*sample)
+            asked.derived()
+            unasked.add(*sample)
+    assert unasked.derived() == asked.derived()
+
+
 @pytest.mark.parametrize("pause", [10 * SECOND_NS, 45 * SECOND_NS, 75 * SECOND_NS, 700 * SECOND_NS])
 def test_hours_and_days_are_what_their_minutes_say(pause: int) -> None:
     """Evenly sampled for 30 hours at several paces: hours of the last 60 minutes, days of the last hours."""
