@@ -268,11 +268,11 @@ async def _kafka_floor(url: str, pid: int, entries: Sequence[Entry], codec: str)
     producer = Producer({**brokers.kafka_options(brokers.parse(url))}, list(topics.values()), codec)
     await producer.start()
     await producer.refresh()
-    waiting: dict[TopicPartition, list[tuple[int, Entry]]] = {}
+    waiting: dict[TopicPartition, list[Entry]] = {}
     for entry in entries:
         topic = topics[entry.topic.short]
         partition = (murmur2(entry.key.encode()) & 0x7FFFFFFF) % producer.partitions(topic)
-        waiting.setdefault(TopicPartition(topic, partition), []).append((0, entry))
+        waiting.setdefault(TopicPartition(topic, partition), []).append(entry)
     packed: dict[TopicPartition, list[Packed]] = {place: [] for place in waiting}
     for place, these in waiting.items():
         done = 0

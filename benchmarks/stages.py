@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from msgspec import UNSET, structs
 
 from benchmarks import report
 from streamer.clock import SystemClock, rfc3339
+from streamer.config import Outbox as OutboxSettings
 from streamer.config import Publishing, SinkSettings
 from streamer.contracts import Sink
 from streamer.kernel.cgroup import CgroupReader, DescriptorBudget
@@ -18,17 +20,20 @@ from streamer.kernel.hierarchy import Hierarchies
 from streamer.manager.fleet import Fleet
 from streamer.manager.narrator import Host, Now
 from streamer.memory import Memory
-from streamer.model.messages import Message
+from streamer.model.messages import STATS, Message
 from streamer.model.observations import Appeared, Sampled
 from streamer.model.spec import ContainerSpec
 from streamer.model.stats import Sample
 from streamer.model.wire import Entry, encode
 from streamer.outbox.backlog import Backlog
+from streamer.outbox.delivery import Delivery
 from streamer.sinks import make
+from streamer.telemetry import Telemetry
 from streamer.wiring import raise_descriptor_limit
 
 _STAGE_SECONDS: Final = 1.0
-_BATCHES: Final = 20  # in a second; what is due at one moment is read, said and sent together
+_BATCHES: Final = 5  # in a second: what the manager reads, says and sends together
+_PACED_SECONDS: Final = 4
 _LANE_BYTES: Final = 64_000_000
 _ROUNDS_REMEMBERED: Final = 64  # memory packs several samples of a container together
 _MOVING: Final = (
@@ -36,6 +41,8 @@ _MOVING: Final = (
     "memory_mapped_file_bytes", "memory_kernel_bytes", "memory_page_faults", "psi_cpu_some_ns", "psi_cpu_full_ns",
 )  # fmt: skip
 """What moves in a container that computes and takes and gives back memory."""
+
+_T = TypeVar("_T")
 
 
 class Stages(NamedTuple):
@@ -88,6 +95,9 @@ def measure(hierarchies: Hierarchies, paths: Sequence[str], sinks: dict[str, str
     us["backlog: in and out"] = _cost(lambda: _queue(entries), len(paths))
     for name, url in sinks.items():
         us[f"sink {name}: to acknowledgement"] = asyncio.run(_sending(make(SinkSettings(url=url), Publishing(), "0" * 32), entries))
+        us[f"outbox and sink {name}: at the agent's pace"] = asyncio.run(
+            _delivering(make(SinkSettings(url=url), Publishing(), "0" * 32), messages)
+        )
     return Stages(us)
 
 
@@ -135,15 +145,14 @@ def _later(message: Message, moving: Sequence[str]) -> Message:
 def _queue(entries: Sequence[Entry]) -> None:
     backlog = Backlog(memory_bytes=_LANE_BYTES)
     for batch in _batches(entries):
-        for entry in batch:
-            backlog.offer(entry)
+        backlog.offer_all(batch)
         while backlog.take(1000, 900_000):
             backlog.settle()
 
 
-def _batches(entries: Sequence[Entry]) -> list[Sequence[Entry]]:
-    size = max(1, len(entries) // _BATCHES)
-    return [entries[at : at + size] for at in range(0, len(entries), size)]
+def _batches(all_: Sequence[_T]) -> list[Sequence[_T]]:
+    size = max(1, len(all_) // _BATCHES)
+    return [all_[at : at + size] for at in range(0, len(all_), size)]
 
 
 async def _sending(sink: Sink, entries: Sequence[Entry]) -> float:
@@ -157,3 +166,38 @@ async def _sending(sink: Sink, entries: Sequence[Entry]) -> float:
         return (time.process_time() - began) * 1e6 / (rounds * len(entries))
     finally:
         await sink.close()
+
+
+async def _delivering(sink: Sink, messages: Sequence[Message]) -> float:
+    """As in life: a batch offered every so often, gathered, sent, settled; each new, as what was just encoded is still in the cache."""
+    delivery = Delivery(
+        sink,
+        frozenset({STATS.short}),
+        settings=OutboxSettings(),
+        clock=SystemClock(),
+        telemetry=Telemetry(),
+        emit=lambda _: None,
+        chance=random.random,
+        on_loss=lambda: None,
+        on_settled=lambda *_: None,
+    )
+    running = asyncio.create_task(delivery.run())
+    loop, position, encoding = asyncio.get_running_loop(), time.time_ns() // 1000, 0.0
+    try:
+        while delivery.status().state != "ok":  # noqa: ASYNC110  a status has no event
+            await asyncio.sleep(0.01)
+        cpu, began, count = time.process_time(), loop.time(), 0
+        for turn in range(_PACED_SECONDS):
+            for number, batch in enumerate(_batches(messages)):
+                await asyncio.sleep(began + turn + number / _BATCHES - loop.time())
+                at = time.process_time()
+                entries = [encode(message, position + index, time.time_ns() // 1_000_000) for index, message in enumerate(batch, 1)]
+                encoding += time.process_time() - at
+                position += len(batch)
+                count += len(batch)
+                delivery.offer(entries)
+        await delivery.drain()
+        return (time.process_time() - cpu - encoding) * 1e6 / count
+    finally:
+        running.cancel()
+        await asyncio.wait([running])

@@ -228,6 +228,9 @@ def attributes(entry: Entry) -> list[tuple[str, bytes]]:
 VARYING: Final = ("ce_id", "ce_subject", "ce_time", "ce_sequence")
 """The attributes that differ from message to message, in their order; the others are the same for a topic and host."""
 
+SEQUENCE_DIGITS: Final = 20
+"""So long is the `seq` in `ce_sequence`, behind the epoch and a dot: all of a run's begin alike."""
+
 
 def varying(entry: Entry) -> tuple[bytes, bytes, bytes, bytes]:
     """The values of `VARYING`, for who packs many messages and has the rest packed once."""

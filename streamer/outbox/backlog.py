@@ -17,7 +17,7 @@ old samples: `deleted` goes at once, and samples of that container may follow it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
@@ -85,6 +85,7 @@ class Backlog:
         self._durable: Final = Queue(window_bytes=window, most_bytes=memory_bytes)
         self._stats: Final = Queue(window_bytes=window, most_bytes=memory_bytes)
         self._in_flight: list[Entry] = []
+        self._in_flight_bytes = 0
         self._newest_sample: dict[str, int] = {}  # container -> position of its last sample that waits in memory
         self._losses: dict[tuple[str, int, Cause], Loss] = {}
 
@@ -99,6 +100,20 @@ class Backlog:
         if lane is self._stats and lane.head and lane.head[-1] is entry:
             self._newest_sample[entry.subject] = entry.position
         self._overflow(gone)
+
+    def offer_all(self, entries: Sequence[Entry], *, stored: Collection[Lane] = ()) -> None:
+        """`offer` each of these, in their order; entries of the lanes `stored` are on disk too."""
+        durable = [entry for entry in entries if entry.topic.lane != "stats"]
+        samples = [entry for entry in entries if entry.topic.lane == "stats"] if durable else entries
+        for entry in durable:
+            self.offer(entry, stored="durable" in stored)
+        if self._stats.extend(samples, sum(entry.size for entry in samples), "stats" in stored):
+            newest = self._newest_sample
+            for entry in samples:
+                newest[entry.subject] = entry.position
+        else:
+            for entry in samples:
+                self.offer(entry, stored="stats" in stored)
 
     def urgency(self, max_messages: int, max_bytes: int) -> Literal["none", "gather", "now"]:
         """Whether to send: `now` for any durable message or a full batch, `gather` for a few samples, `none` when nothing can go."""
@@ -118,7 +133,9 @@ class Backlog:
         """
         if self._in_flight:
             raise RuntimeError("a batch is in flight: settle() or give_back() first")
+        held = self._durable.bytes + self._stats.bytes
         self._in_flight = self._from_durable(max_messages, max_bytes) or self._from_stats(max_messages, max_bytes)
+        self._in_flight_bytes = held - self._durable.bytes - self._stats.bytes
         return list(self._in_flight)
 
     def settle(self, rejected: Sequence[tuple[int, str]] = ()) -> list[Rejected]:
@@ -210,7 +227,7 @@ class Backlog:
         if self._in_flight:
             flying = stats if self._lane_of(self._in_flight[0]) is self._stats else durable
             flying[0] += len(self._in_flight)
-            flying[1] += sum(entry.size for entry in self._in_flight)
+            flying[1] += self._in_flight_bytes
         return Statistics(LaneStatistics(*durable), LaneStatistics(*stats))
 
     def _lane_of(self, entry: Entry) -> Queue:
@@ -235,6 +252,12 @@ class Backlog:
         lane = self._stats
         before = self._durable.first_position
         newest = self._newest_sample
+        if lane.head and before is None and len(lane.head) <= max_messages and lane.head_bytes <= max_bytes:
+            whole = list(lane.head)
+            lane.head.clear()
+            newest.clear()  # it names none but those
+            lane.popped(lane.head_bytes)
+            return whole
         batch: list[Entry] = []
         size = 0
         head = lane.head

@@ -91,9 +91,8 @@ class Delivery:
         if self._gone:
             return
         idle = self.backlog.urgency(*self._batch) == "none"
-        for entry in entries:
-            if entry.topic.short in self.types:
-                self.backlog.offer(entry, stored=entry.topic.lane in stored)
+        wanted = [entry for entry in entries if entry.topic.short in self.types]
+        self.backlog.offer_all(wanted, stored=stored)
         urgency = self.backlog.urgency(*self._batch)
         if urgency == "now" or (idle and urgency == "gather"):
             self._wake.set()

@@ -48,6 +48,7 @@ class _Batch(Struct, eq=False):
     """What was published together and is not offered yet. `done`: it may be offered; its write has ended, or is not waited for."""
 
     entries: Sequence[Entry]
+    durable: Sequence[Entry] = ()  # those of them
     done: bool = False
     since: float = 0.0  # seconds on the event loop's clock: the write was asked for
 
@@ -115,15 +116,15 @@ class Disk:
 
     def publish(self, entries: Sequence[Entry], checkpoint: Checkpoint | None) -> None:
         """Write what has to be written and offer all of it to the sinks, in order."""
-        batch = _Batch(entries)
+        durable = _of("durable", entries)
+        batch = _Batch(entries, durable)
         self._batches.append(batch)
-        durable = [entry for entry in entries if entry.topic.lane == "durable"]
         self._unstored.update((entry.position, entry) for entry in durable)
         if self._paused:
             self._prune()
             self._done(batch)
             return
-        stats = self._to_spill() if any(entry.topic.lane == "stats" for entry in entries) else []
+        stats = self._to_spill() if len(durable) < len(entries) else []
         if durable or stats or checkpoint is not None:
             self._write(batch, Work(durable, stats, checkpoint, self._cursors() if self._moved else None))
         else:
@@ -225,7 +226,9 @@ class Disk:
         while self._batches and self._batches[0].done:
             ready = self._batches[0]
             if ready.entries:
-                stored: list[Lane] = [lane for lane in LANES if all(map(self._is_stored, _of(lane, ready.entries)))]
+                stored: list[Lane] = ["durable"] if all(map(self._is_stored, ready.durable)) else []
+                if self._stored and all(map(self._is_stored, _of("stats", ready.entries))):
+                    stored.append("stats")
                 for delivery in self._deliveries:
                     delivery.offer(ready.entries, stored)
                 self._offered = ready.entries[-1].position

@@ -108,6 +108,15 @@ class Lane:
             self.head_bytes += entry.size
         return self._too_much()
 
+    def extend(self, entries: Sequence[Entry], size: int, stored: bool) -> bool:
+        """Put entries of so many bytes at the end at once, if none of them has to stay on disk nor anything to go for them."""
+        total = self.head_bytes + size
+        if self.tail or self.disk_messages or total > self.most_bytes or (stored and total > self.window_bytes):
+            return False
+        self.head.extend(entries)
+        self.head_bytes = total
+        return True
+
     def adopt(self, stretches: Sequence[Stretch], total_bytes: int, after: int, through: int) -> None:
         """Take over what an earlier run left on disk, before anything is offered."""
         for stretch in stretches:

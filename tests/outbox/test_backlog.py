@@ -224,23 +224,31 @@ class BacklogMachine(RuleBasedStateMachine):
         self.while_lagging: set[int] = set()  # taken while samples lagged: facts do not wait for them then
 
     @rule(
-        container=st.sampled_from(CONTAINERS),
-        kind=st.sampled_from(("created", "deleted", "stats", "stats", "stats", "oom", "state")),
+        facts=st.lists(
+            st.tuples(
+                st.sampled_from(CONTAINERS),
+                st.sampled_from(("created", "deleted", "stats", "stats", "stats", "oom", "state")),
+            ),
+            min_size=1,
+            max_size=4,
+        )
     )
-    def offer(self, container: str, kind: str) -> None:
-        self.position += 1
-        match kind:
-            case "stats":
-                message = self.speaker.stats(container)
-            case "oom":
-                message = self.speaker.oom(container)
-            case "state":
-                message = self.speaker.state(container)
-            case _:
-                message = self.speaker.lifecycle(container, kind)
-        (entry,) = encoded([message], first_position=self.position)
-        self.offered[entry.position] = entry
-        self.backlog.offer(entry)
+    def offer(self, facts: list[tuple[str, str]]) -> None:
+        messages = []
+        for container, kind in facts:
+            match kind:
+                case "stats":
+                    messages.append(self.speaker.stats(container))
+                case "oom":
+                    messages.append(self.speaker.oom(container))
+                case "state":
+                    messages.append(self.speaker.state(container))
+                case _:
+                    messages.append(self.speaker.lifecycle(container, kind))
+        entries = encoded(messages, first_position=self.position + 1)
+        self.position += len(entries)
+        self.offered.update((entry.position, entry) for entry in entries)
+        self.backlog.offer_all(entries)
 
     @precondition(lambda self: not self.flying)
     @rule(messages=st.integers(1, 5), size=st.integers(1, 3_000))

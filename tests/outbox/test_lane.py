@@ -151,16 +151,24 @@ class DiskMachine(RuleBasedStateMachine):
         self.flying: list[Entry] = []
         self.lost = 0
 
-    @rule(container=st.sampled_from("abc"), kind=st.sampled_from(("created", "deleted", "stats", "stats", "oom")))
-    def offer(self, container: str, kind: str) -> None:
+    @rule(
+        facts=st.lists(
+            st.tuples(st.sampled_from("abc"), st.sampled_from(("created", "deleted", "stats", "stats", "oom"))),
+            min_size=1,
+            max_size=3,
+        )
+    )
+    def offer(self, facts: list[tuple[str, str]]) -> None:
         say = self.speaker
-        message = {"stats": say.stats, "oom": say.oom}.get(kind, lambda name: say.lifecycle(name, kind))(container)
-        (entry,) = encoded([message], first_position=len(self.offered) + 1)
-        self.offered[entry.position] = entry
-        stored = self.works and (entry.topic.lane == "durable" or self.backlog.lane("stats").lags)
-        if stored:
-            self.disk[entry.position] = entry
-        self.backlog.offer(entry, stored=stored)
+        messages = [
+            {"stats": say.stats, "oom": say.oom}.get(kind, lambda name, kind=kind: say.lifecycle(name, kind))(container)
+            for container, kind in facts
+        ]
+        entries = encoded(messages, first_position=len(self.offered) + 1)
+        self.offered.update((entry.position, entry) for entry in entries)
+        stored = [lane for lane in LANES if self.works and (lane == "durable" or self.backlog.lane("stats").lags)]
+        self.disk.update((entry.position, entry) for entry in entries if entry.topic.lane in stored)
+        self.backlog.offer_all(entries, stored=stored)
 
     @precondition(lambda self: not self.flying)
     @rule(messages=st.integers(1, 5))

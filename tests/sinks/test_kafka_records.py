@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import struct
+from io import BytesIO
+from typing import Final
+
 import pytest
 from aiokafka.partitioner import murmur2
+from aiokafka.protocol.produce import ProduceRequest, ProduceRequest_v6, ProduceResponse_v7
 from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +16,7 @@ from hypothesis import strategies as st
 from streamer.model.messages import Message
 from streamer.model.wire import Entry, attributes
 from streamer.sinks.kafka.murmur import hashes
+from streamer.sinks.kafka.produce import Answer, Produce
 from streamer.sinks.kafka.records import CODECS, Packer, varint
 from streamer.testing.messages import Speaker, encoded
 
@@ -49,7 +55,7 @@ def test_a_batch_says_what_the_entries_say(compression: str) -> None:
     """Key, value, headers, timestamp and offset of every record, through every codec, checksum included."""
     entries = encoded(_unlike())
     packer = Packer(compression)
-    raw = packer.append(list(enumerate(entries)), 10**9, timestamps=True)
+    raw = packer.append(entries, 10**9, timestamps=True)
     assert raw.records == len(entries)
     assert _read(packer.finish(raw, 1000, 3, 77)) == _written(entries)
     batch = MemoryRecords(packer.finish(raw, 1000, 3, 77)).next_batch()
@@ -61,7 +67,7 @@ def test_a_structured_value_has_only_its_content_type_beside_it() -> None:
     """With the structured envelope the attributes are in the value."""
     entries = encoded([Speaker("h").stats("c"), Speaker("h").stats("d")], envelope="structured")
     packer = Packer("none")
-    raw = packer.append(list(enumerate(entries)), 10**9, timestamps=True)
+    raw = packer.append(entries, 10**9, timestamps=True)
     assert _read(packer.finish(raw, 1, 0, 0)) == _written(entries)
 
 
@@ -69,13 +75,13 @@ def test_times_can_be_left_out() -> None:
     """Without timestamps every record has Kafka's own value for none."""
     entries = encoded([Speaker("h").stats("c") for _ in range(3)])
     packer = Packer("none")
-    raw = packer.append(list(enumerate(entries)), 10**9, timestamps=False)
+    raw = packer.append(entries, 10**9, timestamps=False)
     assert _read(packer.finish(raw, 1, 0, 0)) == _written(entries, timestamps=False)
 
 
 def test_a_batch_is_bounded_but_never_empty() -> None:
     """As many as fit; one that is too big goes alone, so that the broker can say so."""
-    waiting = list(enumerate(encoded([Speaker("h").stats("c") for _ in range(50)])))
+    waiting = encoded([Speaker("h").stats("c") for _ in range(50)])
     packer = Packer("none")
     one = packer.append(waiting, 1, timestamps=True)
     assert one.records == 1
@@ -96,3 +102,35 @@ def test_numbers_are_packed_as_zigzag(number: int) -> None:
 def test_keys_are_hashed_as_the_client_library_does(keys: list[str]) -> None:
     """Any keys, many at once, of any lengths."""
     assert hashes(keys) == {key: murmur2(key.encode()) & 0x7FFFFFFF for key in keys}
+
+
+_BATCHES: Final = st.dictionaries(
+    st.text(max_size=20),
+    st.dictionaries(st.integers(0, 9), st.binary(max_size=40), max_size=4).map(lambda kept: list(kept.items())),
+).map(lambda topics: list(topics.items()))
+
+
+@given(_BATCHES)
+def test_a_request_is_the_one_the_client_library_makes(topics: list[tuple[str, list[tuple[int, bytes]]]]) -> None:
+    """Byte for byte, header and body."""
+    ours = Produce(-1, 10_000, topics).prepare({0: (3, 12)})
+    theirs = ProduceRequest(None, -1, 10_000, topics).prepare({0: (3, 12)})
+    assert ours.encode() == theirs.encode()
+    assert ours.build_request_header(5, "x").encode() == theirs.build_request_header(5, "x").encode()
+    answer = Answer([(name, [(number, 6, 7, -1, 8) for number, _ in batches]) for name, batches in topics], 9)
+    packed = ProduceResponse_v7(answer.topics, 9).encode()
+    assert ours.RESPONSE_TYPE.decode(BytesIO(packed)) == answer
+    assert answer.topics == ProduceResponse_v7.decode(packed).topics
+
+
+def test_an_old_broker_gets_the_client_librarys_request() -> None:
+    """One that does not speak the version packed here is asked by the library's own, of the highest version that it speaks."""
+    assert type(Produce(-1, 10_000, []).prepare({0: (0, 6)})) is ProduceRequest_v6
+
+
+def test_an_answer_cut_short_is_an_error() -> None:
+    """A torn answer is not taken for one that says less."""
+    packed = ProduceResponse_v7([("t", [(0, 0, 7, -1, 0), (1, 0, 7, -1, 0)])], 0).encode()
+    for length in range(len(packed)):
+        with pytest.raises((ValueError, struct.error)):
+            Answer.decode(packed[:length])

@@ -2,6 +2,7 @@
 
 sink.py      the three methods of `contracts.Sink`: what is sent where, what is isolated, what is said
 producer.py  an idempotent producer on top of aiokafka's client: an id, sequence numbers, requests
+records.py   record batches, produce.py  the request that carries them: packed by hand
 refusals.py  the broker's error codes: what each means for a batch, and what the operator can do
 topics.py    creates the topics and compares their settings
 """

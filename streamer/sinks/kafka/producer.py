@@ -17,12 +17,12 @@ from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaClient, TopicPartition
 from aiokafka import errors as kafka_errors
-from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from streamer.errors import NotConnected
 from streamer.model.wire import Entry
 from streamer.sinks.kafka import refusals
+from streamer.sinks.kafka.produce import Produce
 from streamer.sinks.kafka.records import Packer
 
 REQUEST_TIMEOUT_MS: Final = 10_000
@@ -34,9 +34,6 @@ _ALL_REPLICAS: Final = -1
 _IN_A_THREAD_BYTES: Final = 65_536  # compressing less than that takes less than handing it over
 _REQUEST_BYTES: Final = 262_144  # a request is sent when it has so much: the broker works on it while the next is packed
 _SEQUENCES: Final = 1 << 31  # they begin anew after the highest
-
-Waiting = Sequence[tuple[int, Entry]]
-"""What one partition is to get, in order: (index in the outbox's batch, entry)."""
 
 
 class Packed(NamedTuple):
@@ -92,7 +89,7 @@ class Producer:
         """The number of the next record for a partition."""
         return self._sequences.get(place, 0)
 
-    async def pack(self, waiting: Waiting, sequence: int, batch_bytes: int, *, timestamps: bool) -> Packed:
+    async def pack(self, waiting: Sequence[Entry], sequence: int, batch_bytes: int, *, timestamps: bool) -> Packed:
         """A batch of the first entries of `waiting`, `batch_bytes` at most but one entry at least, numbered from `sequence`."""
         raw = self._packer.append(waiting, batch_bytes, timestamps=timestamps)
         state = self._id, self._epoch, sequence % _SEQUENCES
@@ -101,14 +98,20 @@ class Producer:
         data = await asyncio.get_running_loop().run_in_executor(self._packing, self._packer.finish, raw, *state)
         return Packed(data, raw.records, len(raw.data), timestamps)
 
+    def pack_here(self, waiting: Sequence[Entry], sequence: int, batch_bytes: int, *, timestamps: bool) -> Packed:
+        """The same, done when it returns: for little, as it holds up the event loop."""
+        raw = self._packer.append(waiting, batch_bytes, timestamps=timestamps)
+        data = self._packer.finish(raw, self._id, self._epoch, sequence % _SEQUENCES)
+        return Packed(data, raw.records, len(raw.data), timestamps)
+
     async def put(self, place: TopicPartition, packed: Packed) -> int:
         """One attempt to store a batch; returns the broker's code, or one that stands for not having got any.
 
         After a code of `refusals.STORED` the sequence goes on behind this batch; else the same one may be put again, or
         another one packed in its place.
         """
-        leader = self.client.cluster.leader_for_partition(place)
-        if leader is None or leader < 0:
+        leader = self._leader(place)
+        if leader is None:
             return refusals.NO_LEADER
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[int] = loop.create_future()
@@ -119,10 +122,26 @@ class Producer:
         self._outgoing_bytes[leader] = size = self._outgoing_bytes.get(leader, 0) + len(packed.data)
         if size >= _REQUEST_BYTES:
             self._flush(leader)
-        code = await outcome
-        if code in refusals.STORED:
-            self._sequences[place] = (self.sequence(place) + packed.records) % _SEQUENCES
-        return code
+        return self._told(place, packed, await outcome)
+
+    async def put_together(self, batches: Sequence[tuple[TopicPartition, Packed]], codes: list[int]) -> None:
+        """As `put`, for batches of different partitions: one request to each leader. `codes`, as long, is filled in as they answer."""
+        by_leader: dict[int | None, list[int]] = {}
+        for index, (place, _) in enumerate(batches):
+            by_leader.setdefault(self._leader(place), []).append(index)
+
+        async def ask(leader: int, indexes: list[int]) -> None:
+            told = await self._ask(leader, [(batches[index][0], batches[index][1].data) for index in indexes])
+            for index, code in zip(indexes, told, strict=True):
+                codes[index] = self._told(*batches[index], code)
+
+        for index in by_leader.pop(None, ()):
+            codes[index] = refusals.NO_LEADER
+        asking = [ask(leader, indexes) for leader, indexes in by_leader.items() if leader is not None]
+        if len(asking) == 1:  # without a task
+            await asking[0]
+        else:
+            await asyncio.gather(*asking)
 
     async def refresh(self) -> None:
         """Ask who leads now."""
@@ -142,9 +161,18 @@ class Producer:
 
     def leader(self, place: TopicPartition) -> str:
         """The address of a partition's leader, for people."""
-        node = self.client.cluster.leader_for_partition(place)
-        broker = None if node is None or node < 0 else self.client.cluster.broker_metadata(node)
+        node = self._leader(place)
+        broker = None if node is None else self.client.cluster.broker_metadata(node)
         return f"{broker.host}:{broker.port}" if broker else "nobody"
+
+    def _leader(self, place: TopicPartition) -> int | None:
+        leader: int | None = self.client.cluster.leader_for_partition(place)
+        return None if leader is None or leader < 0 else leader
+
+    def _told(self, place: TopicPartition, packed: Packed, code: int) -> int:
+        if code in refusals.STORED:
+            self._sequences[place] = (self.sequence(place) + packed.records) % _SEQUENCES
+        return code
 
     async def close(self) -> None:
         """Let go of everything at once: what is not acknowledged, the outbox has."""
@@ -173,22 +201,26 @@ class Producer:
 
     async def _request(self, leader: int, together: list[tuple[TopicPartition, bytes, asyncio.Future[int]]]) -> None:
         """Send batches to a broker and tell each one's outcome."""
+        codes = [refusals.CONNECTION_LOST] * len(together)
+        try:
+            codes = await self._ask(leader, [(place, data) for place, data, _ in together])
+        finally:  # cancelled, too
+            for (_, _, outcome), code in zip(together, codes, strict=True):
+                if not outcome.done():
+                    outcome.set_result(code)
+
+    async def _ask(self, leader: int, together: Sequence[tuple[TopicPartition, bytes]]) -> list[int]:
+        """Send batches to a broker; its code for each."""
         topics: dict[str, list[tuple[int, bytes]]] = {}
-        for place, data, _ in together:
+        for place, data in together:
             topics.setdefault(place.topic, []).append((place.partition, data))
         codes: dict[tuple[str, int], int] = {}
         missing = refusals.CONNECTION_LOST
         try:
-            request = ProduceRequest(
-                transactional_id=None, required_acks=_ALL_REPLICAS, timeout=REQUEST_TIMEOUT_MS, topics=list(topics.items())
-            )
-            answer = await self.client.send(leader, request)
+            answer = await self.client.send(leader, Produce(_ALL_REPLICAS, REQUEST_TIMEOUT_MS, list(topics.items())))
             codes = {(topic, partition[0]): partition[1] for topic, partitions in answer.topics for partition in partitions}
         except kafka_errors.RequestTimedOutError:
             missing = refusals.UNANSWERED
         except (kafka_errors.KafkaError, OSError):
             pass
-        finally:  # cancelled, too
-            for place, _, outcome in together:
-                if not outcome.done():
-                    outcome.set_result(codes.get((place.topic, place.partition), missing))
+        return [codes.get((place.topic, place.partition), missing) for place, _ in together]

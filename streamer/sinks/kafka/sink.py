@@ -1,7 +1,9 @@
 """The Kafka sink: which record goes to which partition, and what becomes of those that the broker does not take.
 
 The partition is Java's default partitioner's, so that other producers and consumers agree on where a container lives.
-Each partition gets its batches one after the other, all partitions at once (`producer.py`).
+Each partition gets its batches one after the other, all partitions at once (`producer.py`). What is not much is packed on
+the spot, a batch for each partition, and put together: a request per leader and nothing else, as long as all is stored.
+What is left of it then, and much, goes partition by partition, the next batch packed while one is on its way.
 
 What a broker refuses for good (too large, invalid) is found by halving the batch until the record is alone, and
 rejected; those around it arrive, in order. What may pass within seconds, as when a leader moves, is tried again for
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from aiokafka import TopicPartition
 from aiokafka import errors as kafka_errors
@@ -34,7 +36,7 @@ from streamer.model.wire import Entry
 from streamer.sinks import wanted_types
 from streamer.sinks.kafka import noise, refusals
 from streamer.sinks.kafka.murmur import hashes
-from streamer.sinks.kafka.producer import REQUEST_TIMEOUT_MS, Packed, Producer, Waiting
+from streamer.sinks.kafka.producer import REQUEST_TIMEOUT_MS, Packed, Producer
 
 _ALL_TYPES: Final = frozenset(topic.short for topic in TOPICS)
 _BATCH_BYTES: Final = 900_000  # below the broker's default message.max.bytes (1 MiB), before compression
@@ -42,8 +44,17 @@ _SMALLEST_BATCH_BYTES: Final = 16_384
 _TOPICS_SECONDS: Final = 4.0  # a broker that creates topics by itself needs a moment
 _PATIENCE_SECONDS: Final = 5.0  # a leader moves within that; what lasts longer is said
 _KNOWN_KEYS: Final = 20_000
+_AT_ONCE_BYTES: Final = 1_000_000  # what so much holds up the event loop is 2 ms; threads and tasks would cost as much again
 
 noise.quieten()
+
+
+class _Tried(NamedTuple):
+    """A batch that was put once and not stored: the broker's code, and until when (event loop's clock) it may pass."""
+
+    packed: Packed
+    code: int
+    patience: float
 
 
 class KafkaSink:
@@ -101,22 +112,17 @@ class KafkaSink:
         producer = self._live()
         lane = batch[0].topic.lane if batch else "durable"
         known = self._through[lane]
-        places = self._places(producer, batch, known)
-        rejected: list[tuple[int, str]] = []
-        stored: list[int] = []
-        try:
-            outcomes = await asyncio.gather(
-                *(self._fill(producer, place, waiting, stored, rejected) for place, waiting in places.items()),
-                return_exceptions=True,
-            )
-        finally:  # cancelled by a deadline, too
-            known.update(stored)
-        if failures := [outcome for outcome in outcomes if outcome is not None]:
-            # One that waits for the operator is the one to be told of.
-            raise next((failure for failure in failures if isinstance(failure, PermanentlyRefused)), failures[0])
+        left: _Left = {place: (waiting, None) for place, waiting in self._places(producer, batch, known).items()}
+        rejected: dict[int, str] = {}
+        if sum(entry.size for entry in batch) <= _AT_ONCE_BYTES:
+            left = await self._at_once(producer, left, known)
+        if left:
+            await self._one_by_one(producer, batch, left, known, rejected)
         newest = batch[-1].position if batch else 0
         self._through[lane] = {position for position in known if position > newest}
-        return Receipt(sorted(rejected))
+        if not rejected:
+            return Receipt()
+        return Receipt([(index, rejected[entry.position]) for index, entry in enumerate(batch) if entry.position in rejected])
 
     async def close(self) -> None:
         """Throw the producer away. What it has not been acknowledged is not flushed: the outbox has it."""
@@ -155,17 +161,24 @@ class KafkaSink:
                 return NotConnected(f"{host}:{port} answers, but not as a Kafka broker that is ready")
         return refusals.refused(cause)
 
-    def _places(self, producer: Producer, batch: Sequence[Entry], known: set[int]) -> dict[TopicPartition, list[tuple[int, Entry]]]:
+    def _places(self, producer: Producer, batch: Sequence[Entry], known: set[int]) -> dict[TopicPartition, list[Entry]]:
         """What goes to which partition, in order, but for what is stored already."""
         hashed = self._hashed(batch)
-        topics = {short: self._topics[short] for short in {entry.topic.short for entry in batch}}
-        counts = {short: producer.partitions(topic) for short, topic in topics.items()}
-        by_place: dict[tuple[str, int], list[tuple[int, Entry]]] = {}
-        for index, entry in enumerate(batch):
-            if entry.position not in known:
-                short = entry.topic.short
-                by_place.setdefault((short, hashed[entry.key] % counts[short]), []).append((index, entry))
-        return {TopicPartition(topics[short], partition): waiting for (short, partition), waiting in by_place.items()}
+        shares: dict[str, list[list[Entry]]] = {}  # by topic and number of the partition
+        for entry in batch:
+            if entry.position in known:
+                continue
+            share = shares.get(entry.topic.short)
+            if share is None:
+                partitions = producer.partitions(self._topics[entry.topic.short])
+                share = shares[entry.topic.short] = [[] for _ in range(partitions)]
+            share[hashed[entry.key] % len(share)].append(entry)
+        return {
+            TopicPartition(self._topics[short], partition): waiting
+            for short, share in shares.items()
+            for partition, waiting in enumerate(share)
+            if waiting
+        }
 
     def _hashed(self, batch: Sequence[Entry]) -> dict[str, int]:
         """Key -> hash, for all of a batch; kept, as the same keys come again and again."""
@@ -176,21 +189,77 @@ class KafkaSink:
             self._hashes.update(hashes(unknown))
         return self._hashes
 
-    async def _fill(
-        self, producer: Producer, place: TopicPartition, waiting: Waiting, stored: list[int], rejected: list[tuple[int, str]]
+    async def _at_once(self, producer: Producer, places: _Left, known: set[int]) -> _Left:
+        """Put a first batch of each partition, all together, and return what is left to do: nothing, at most times."""
+        patience = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
+        packed = [
+            (place, producer.pack_here(waiting, producer.sequence(place), self._batch_bytes, timestamps=self._timestamps))
+            for place, (waiting, _) in places.items()
+        ]
+        codes = [refusals.UNANSWERED] * len(packed)
+        try:
+            await producer.put_together(packed, codes)
+        except BaseException:  # cancelled by a deadline: some may have answered
+            for (place, one), code in zip(packed, codes, strict=True):
+                if code in refusals.STORED:
+                    known.update(entry.position for entry in places[place][0][: one.records])
+            raise
+        left: _Left = {}
+        for (place, one), code in zip(packed, codes, strict=True):
+            waiting, _ = places[place]
+            if code not in refusals.STORED:
+                left[place] = waiting, _Tried(one, code, patience)
+            elif one.records < len(waiting):
+                left[place] = waiting[one.records :], None
+        return left
+
+    async def _one_by_one(
+        self, producer: Producer, batch: Sequence[Entry], left: _Left, known: set[int], rejected: dict[int, str]
     ) -> None:
-        """Bring all of `waiting` to its partition, batch after batch; the next is packed while one is on its way."""
+        """Bring to each partition what is left for it; `known` gets the positions of all that is stored."""
+        stored: list[int] = []
+        waiting_still = {entry.position for waiting, _ in left.values() for entry in waiting}
+        known.update(entry.position for entry in batch if entry.position not in waiting_still)
+        try:
+            outcomes = await asyncio.gather(
+                *(self._fill(producer, place, *waiting, stored, rejected) for place, waiting in left.items()),
+                return_exceptions=True,
+            )
+        finally:  # cancelled by a deadline, too
+            known.update(stored)
+        if failures := [outcome for outcome in outcomes if outcome is not None]:
+            # One that waits for the operator is the one to be told of.
+            raise next((failure for failure in failures if isinstance(failure, PermanentlyRefused)), failures[0])
+
+    async def _fill(
+        self,
+        producer: Producer,
+        place: TopicPartition,
+        waiting: Sequence[Entry],
+        tried: _Tried | None,
+        stored: list[int],
+        rejected: dict[int, str],
+    ) -> None:
+        """Bring all of `waiting` to its partition, batch after batch; the next is packed while one is on its way.
+
+        `tried` is its first batch, put and not stored. `rejected`: by position, why.
+        """
         done, most = 0, len(waiting)  # `most` records in a batch, fewer while a refused one is looked for
-        packing = self._packing(producer, waiting[:most], producer.sequence(place))
+        if tried is None:
+            packing = self._packing(producer, waiting, producer.sequence(place))
+        else:
+            packing = asyncio.get_running_loop().create_future()
+            packing.set_result(tried.packed)
         try:
             while done < len(waiting):
                 packed = await packing
                 behind = done + packed.records
                 if behind < len(waiting):
                     packing = self._packing(producer, waiting[behind : behind + most], producer.sequence(place) + packed.records)
-                code = await self._stored(producer, place, packed)
+                code = await self._stored(producer, place, packed, tried)
+                tried = None
                 if code in refusals.STORED:
-                    stored += [entry.position for _, entry in waiting[done:behind]]
+                    stored += [entry.position for entry in waiting[done:behind]]
                     done, most = behind, most * 2
                     continue
                 packing.cancel()
@@ -203,8 +272,7 @@ class KafkaSink:
                     if code in refusals.TOO_LARGE:
                         self._batch_bytes = max(min(self._batch_bytes, packed.raw_bytes) // 2, _SMALLEST_BATCH_BYTES)
                 elif code in refusals.TOO_LARGE | refusals.INVALID | {refusals.INVALID_TIMESTAMP}:
-                    index, entry = waiting[done]
-                    rejected.append((index, _why_rejected(code, entry)))
+                    rejected[waiting[done].position] = _why_rejected(code, waiting[done])
                     done += 1
                 else:
                     raise refusals.answered(code, f"{place.topic}[{place.partition}] at {producer.leader(place)}")
@@ -213,23 +281,27 @@ class KafkaSink:
         finally:
             packing.cancel()
 
-    def _packing(self, producer: Producer, waiting: Waiting, sequence: int) -> asyncio.Future[Packed]:
+    def _packing(self, producer: Producer, waiting: Sequence[Entry], sequence: int) -> asyncio.Future[Packed]:
         return asyncio.ensure_future(producer.pack(waiting, sequence, self._batch_bytes, timestamps=self._timestamps))
 
-    async def _stored(self, producer: Producer, place: TopicPartition, packed: Packed) -> int:
-        """Put a batch until the broker's answer is one that stays, or patience is at its end."""
+    async def _stored(self, producer: Producer, place: TopicPartition, packed: Packed, tried: _Tried | None) -> int:
+        """Put a batch until the broker's answer is one that stays, or patience is at its end; `tried`: it was put before."""
         loop = asyncio.get_running_loop()
-        patience = loop.time() + _PATIENCE_SECONDS
-        while True:
-            code = await producer.put(place, packed)
-            if code not in refusals.TRANSIENT or loop.time() > patience:
-                return code
+        patience = loop.time() + _PATIENCE_SECONDS if tried is None else tried.patience
+        code = await producer.put(place, packed) if tried is None else tried.code
+        while code in refusals.TRANSIENT and loop.time() <= patience:
             await producer.refresh()
+            code = await producer.put(place, packed)
+        return code
 
     def _live(self) -> Producer:
         if self._producer is None:
             raise NotConnected("not connected")
         return self._producer
+
+
+_Left = dict[TopicPartition, tuple[list[Entry], _Tried | None]]
+"""By partition, what waits for it in order, and the first batch of it if that was tried."""
 
 
 def _why_rejected(code: int, entry: Entry) -> str:
