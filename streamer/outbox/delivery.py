@@ -96,10 +96,9 @@ class Delivery:
         urgency = self.backlog.urgency(*self._batch)
         if urgency == "now" or (idle and urgency == "gather"):
             self._wake.set()
-        if urgency != "none" or self.backlog.statistics().messages:
-            self._settled.clear()
         self.fetch()
-        self._account()
+        if self._account():
+            self._settled.clear()
 
     def adopt(self, lane: Lane, left: Left, mark: Mark) -> None:
         """Take over what an earlier run left on disk for this sink. Before `run`."""
@@ -233,9 +232,8 @@ class Delivery:
         self._after_settling()
 
     def _after_settling(self) -> None:
-        if self.backlog.statistics().messages == 0:
+        if self._account() == 0:
             self._settled.set()
-        self._account()
 
     async def _close(self) -> None:
         try:
@@ -286,13 +284,15 @@ class Delivery:
         self._settled.set()
         self._account()
 
-    def _account(self) -> None:
+    def _account(self) -> int:
+        """Tell how much waits, and that there are losses to say; returns how many messages wait."""
         durable, stats = self.backlog.statistics()
         for lane, waiting in (("durable", durable), ("stats", stats)):
             self._telemetry.set("streamer_sink_backlog_messages", waiting.messages, self.sink.name, lane)
             self._telemetry.set("streamer_sink_backlog_bytes", waiting.bytes, self.sink.name, lane)
         if self.backlog.has_losses:
             self._on_loss()
+        return durable.messages + stats.messages
 
     def _now_ms(self) -> int:
         return self._clock.wall_ns() // 1_000_000

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import cramjam
 from aiokafka.record.util import calc_crc32c
 
+from streamer.model.messages import Topic
 from streamer.model.wire import SEQUENCE_DIGITS, Entry, attributes, fixed, varying
 
 _MAGIC: Final = 2
@@ -75,19 +76,8 @@ class Raw(NamedTuple):
     latest_ms: int
 
 
-class _Fixed(NamedTuple):
-    """What the headers of a topic's records have in common, before, between and behind what differs; bytes as text."""
-
-    host_id: str
-    epoch: int
-    before: str = ""
-    after_id: str = ""
-    after_subject: str = ""
-    after_time: str = ""  # and the epoch, with which `ce_sequence` begins
-    behind: str = ""
-
-
-_UNKNOWN: Final = _Fixed("", -1)
+_Common = tuple[str, str, str, str, str]
+_KNOWN: Final = 64  # there are no more topics; earlier runs' are on disk for a while
 _time_ms: Final = attrgetter("time_ms")
 
 
@@ -96,34 +86,36 @@ class Packer:
 
     def __init__(self, compression: str) -> None:
         self._codec, self._compress = CODECS[compression]
-        self._fixed: dict[str, _Fixed] = {}
+        self._common: dict[tuple[str, str, int], _Common] = {}  # by topic, host id and epoch
 
     def append(self, waiting: Sequence[Entry], most_bytes: int, *, timestamps: bool) -> Raw:
         """The first entries, up to `most_bytes`, but one at least."""
         parts: list[bytes] = []
         total = records = 0
         first_ms = waiting[0].time_ms
-        known, short, text = self._fixed, _VARINTS, _TEXTS
+        short, text = _VARINTS, _TEXTS
+        topic: Topic | None = None
+        host_id, epoch = "", -1
         for entry in waiting:
             later_ms = entry.time_ms - first_ms if timestamps else 0
-            same = known.get(entry.topic.short, _UNKNOWN)
             value, key, id_, subject, time = entry.value, entry.key, entry.id, entry.subject, entry.time
-            usual = not entry.structured and later_ms >= 0 and same.host_id == entry.host_id and same.epoch == entry.epoch
-            if value is not None and (
-                usual := usual and (key + id_ + subject + time).isascii()
-            ):  # in line: half of the time would be calling
+            usual = not entry.structured and later_ms >= 0 and (key + id_ + subject + time).isascii()
+            if usual and value is not None:  # in line: half of the time would be calling
+                if entry.topic is not topic or entry.epoch != epoch or entry.host_id != host_id:
+                    topic, epoch, host_id = entry.topic, entry.epoch, entry.host_id
+                    before, after_id, after_subject, after_time, behind = self._in_common(entry)
                 later = text[later_ms] if later_ms < _SHORT else _as_text(varint(later_ms))
                 length = text[len(value)] if len(value) < _SHORT else _as_text(varint(len(value)))
                 try:
                     head = f"\0{later}{text[records]}{text[len(key)]}{key}{length}".encode("latin-1")
                     tail = (
-                        f"{same.before}{text[len(id_)]}{id_}{same.after_id}{text[len(subject)]}{subject}{same.after_subject}"
-                        f"{text[len(time)]}{time}{same.after_time}{entry.seq:020d}{same.behind}"
+                        f"{before}{text[len(id_)]}{id_}{after_id}{text[len(subject)]}{subject}{after_subject}"
+                        f"{text[len(time)]}{time}{after_time}{entry.seq:020d}{behind}"
                     ).encode("latin-1")
                 except IndexError:  # an endless name, or a batch of very many
-                    usual = False
-            if value is None or not usual:
-                head, value, tail = self._unusual(entry, later_ms, records)
+                    head, value, tail = _unusual(entry, later_ms, records)
+            else:
+                head, value, tail = _unusual(entry, later_ms, records)
             size = len(head) + len(value) + len(tail)
             if records and total + size > most_bytes:
                 break
@@ -142,21 +134,31 @@ class Packer:
         length = _HEAD.size - _BEFORE_LENGTH + len(body)
         return _HEAD.pack(_NO_OFFSET, length, _NO_LEADER_EPOCH, _MAGIC, calc_crc32c(body)) + body
 
-    def _unusual(self, entry: Entry, later_ms: int, offset: int) -> tuple[bytes, bytes, bytes]:
-        """One record that cannot be packed in line; the next one of its topic can, if it is of the usual kind."""
-        key, about = entry.key.encode(), attributes(entry)
-        if entry.value is not None and not entry.structured:
+    def _in_common(self, entry: Entry) -> _Common:
+        """What the headers of this entry have in common with others of its topic, host and run; bytes as text."""
+        which = entry.topic.short, entry.host_id, entry.epoch
+        known = self._common.get(which)
+        if known is None:
             before, after_id, after_subject, after_time, behind = fixed(entry, _header, _string)
             number = varying(entry)[-1]
             after_time += varint(len(number)) + number[:-SEQUENCE_DIGITS]
-            parts = varint(len(about)) + before, after_id, after_subject, after_time, behind
-            self._fixed[entry.topic.short] = _Fixed(entry.host_id, entry.epoch, *map(_as_text, parts))
-        tail = varint(len(about)) + b"".join(_header(name, text) for name, text in about)
-        return _head(entry, key, later_ms, offset), entry.value or b"", tail
+            before = varint(len(attributes(entry))) + before
+            known = _as_text(before), _as_text(after_id), _as_text(after_subject), _as_text(after_time), _as_text(behind)
+            if len(self._common) >= _KNOWN:
+                self._common.clear()
+            self._common[which] = known
+        return known
 
 
 def _as_text(packed: bytes) -> str:
     return packed.decode("latin-1")
+
+
+def _unusual(entry: Entry, later_ms: int, offset: int) -> tuple[bytes, bytes, bytes]:
+    """One record that is not packed in line."""
+    about = attributes(entry)
+    tail = varint(len(about)) + b"".join(_header(name, text) for name, text in about)
+    return _head(entry, entry.key.encode(), later_ms, offset), entry.value or b"", tail
 
 
 def _head(entry: Entry, key: bytes, later_ms: int, offset: int) -> bytes:
