@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -59,6 +60,8 @@ _SPARE_DESCRIPTORS: Final = (
 )
 _NS: Final = 1_000_000_000
 _SWITCH_SECONDS: Final = 0.0005
+_COLLECT_AFTER: Final = (20_000, 20, 20)
+"""Of gc.set_threshold: messages are freed by their reference counts, so that looking for cycles after every 700 finds nothing."""
 """How long one thread may keep the others from running Python, instead of 5 ms: a cgroup may be gone in those."""
 
 
@@ -346,7 +349,10 @@ def run(settings: Settings, duration_seconds: float | None = None, reload: Calla
     sys.setswitchinterval(_SWITCH_SECONDS)
 
     async def main() -> int:
-        return await Run(settings, reload).run(duration_seconds)
+        run = Run(settings, reload)
+        gc.freeze()  # what is loaded stays: no collection need look at it
+        gc.set_threshold(*_COLLECT_AFTER)
+        return await run.run(duration_seconds)
 
     return asyncio.run(main())
 

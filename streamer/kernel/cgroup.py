@@ -7,9 +7,7 @@ the same name; where files are opened again, the inode of the directory is compa
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from itertools import repeat
 from typing import Any, Final
 
 from streamer.kernel.budget import DescriptorBudget
@@ -18,16 +16,15 @@ from streamer.kernel.hierarchy import Hierarchies
 from streamer.kernel.limits import read_populated, read_procs, read_spec
 from streamer.kernel.network import NetDev, of_the_host
 from streamer.kernel.opened import OpenFiles
-from streamer.kernel.plan import SMALL, KernelFile, Plan, devices, plan_for
+from streamer.kernel.plan import KernelFile, Plan, devices, plan_for
+from streamer.kernel.texts import Texts, count_lines, read_whole
 from streamer.model.stats import ABSENT, FilesystemUsage, IoDevice, Sample
 
 __all__ = ["CgroupReader", "DescriptorBudget", "read_populated", "read_procs", "read_spec"]
 
-_SMALL: Final = repeat(SMALL)
-_START: Final = repeat(0)
-_PAGE: Final = 4000
-_PAGE_NEARLY: Final = 2000
-"""Of a list the kernel gives at most a page at once, and whole lines: less than this is the end of it."""
+_RECOUNT_EVERY: Final = 8
+"""Looks after which processes are counted again though nothing moved. Who forks, starts or ends uses CPU time, so a new number
+comes with a new cpu.stat or pids.current; only moves between cgroups within one look may cancel out."""
 
 
 class CgroupReader:
@@ -79,11 +76,10 @@ class CgroupReader:
         plan = self._plan
         try:
             try:
-                numbers = self._collect(plan)
-                on_devices = self._devices
-            except (OSError, ValueError):
-                numbers, on_devices = self._collect_what_answers(plan)
-            return Sample(time_ns, plan.pick(numbers), self._network.read(), on_devices, filesystems)
+                values = self._look(plan)
+            except OSError:
+                values = self._look_at_what_answers(plan)
+            return Sample(time_ns, values, self._network.read(), self._devices, filesystems)
         finally:
             if not self._held:
                 self._files.close()
@@ -119,49 +115,50 @@ class CgroupReader:
         descriptors = self._files.descriptors
         plan = self._plan = plan_for(there, root=self._root)
         self._there = there
-        self._singles = [descriptors[file] for file in plan.singles]
-        self._tables = [descriptors[file] for file in plan.tables]
-        self._lists = [descriptors[file] for file in plan.lists]
+        self._lists = [(descriptors[file], _name(file)) for file in plan.lists]
         # what each table said last, and the numbers that it meant: an idle cgroup says the same again
-        self._seen: list[bytes] = [b""] * len(plan.tables)
-        self._known: list[Sequence[Any]] = [parse(b"") for parse in plan.parsers]
+        self._texts = Texts([descriptors[file] for file in plan.tables], plan.sizes)
+        self._known: list[Sequence[Any]] = [()] * len(plan.tables)
+        self._counts: list[int] = []
+        self._recount_in = 0
+        self._values: tuple[Any, ...] = ()
         self._devices: tuple[IoDevice, ...] = ()
 
     # reading
 
-    def _collect(self, plan: Plan) -> list[Any]:
-        """The numbers in the order of the plan. The loops run in C: this is where an agent spends its life."""
-        seen, known = self._seen, self._known
-        numbers: list[Any] = [ABSENT, *map(int, map(os.pread, self._singles, _SMALL, _START))]
-        for slot, raw in enumerate(map(os.pread, self._tables, plan.sizes, _START)):
-            if raw != seen[slot]:
-                whole = seen[slot] = self._whole(plan.sizes, slot, raw)
-                known[slot] = plan.parsers[slot](whole)
-                if slot in plan.by_device:
-                    self._devices = devices(plan, seen)
-            numbers += known[slot]
-        for file, descriptor in zip(plan.lists, self._lists, strict=True):
-            numbers.append(_count(file, descriptor))
-        return _with_working_set(plan, numbers)
+    def _look(self, plan: Plan) -> tuple[Any, ...]:
+        """The columns; the very same tuple while no file says anything new. This is where an agent spends its life."""
+        texts, known = self._texts, self._known
+        changed = texts.changed()
+        for place in changed:
+            known[place] = plan.parsers[place](texts.text(place))
+        if changed:
+            if not plan.by_device.isdisjoint(changed):
+                self._devices = devices(plan, texts.text)
+        elif self._recount_in:
+            self._recount_in -= 1
+            return self._values
+        self._recount_in = _RECOUNT_EVERY
+        counts = [count_lines(descriptor, name) for descriptor, name in self._lists]
+        if changed or counts != self._counts or not self._values:
+            self._counts = counts
+            numbers = [ABSENT]
+            for some in known:
+                numbers += some
+            self._values = plan.pick(_with_working_set(plan, numbers + counts))
+        return self._values
 
-    def _whole(self, sizes: list[int], slot: int, raw: bytes) -> bytes:
-        """A table that fills what was asked for is read again with more: from now on so in every cgroup."""
-        while len(raw) >= sizes[slot]:
-            sizes[slot] *= 2
-            raw = os.pread(self._tables[slot], sizes[slot], 0)
-        return raw
-
-    def _collect_what_answers(self, plan: Plan) -> tuple[list[Any], tuple[IoDevice, ...]]:
-        """The same file by file, and the devices: what does not answer is absent, and let go of if it never will."""
+    def _look_at_what_answers(self, plan: Plan) -> tuple[Any, ...]:
+        """The same file by file: what does not answer is absent, and let go of if it never will."""
         files = self._files
         numbers: list[Any] = [ABSENT]
         texts: dict[KernelFile, bytes] = dict.fromkeys(plan.tables, b"")
-        for file in (*plan.singles, *plan.tables, *plan.lists):
+        for file in (*plan.tables, *plan.lists):
             try:
                 if file.layout == "lines":
-                    numbers.append(_count(file, files.descriptors[file]))
+                    numbers.append(count_lines(files.descriptors[file], _name(file)))
                     continue
-                raw = _read_whole(files.descriptors[file])
+                raw = read_whole(files.descriptors[file])
                 numbers += parser(file.layout, file.wanted)(raw)
                 texts[file] = raw
             except OSError as problem:
@@ -172,7 +169,15 @@ class CgroupReader:
             if not files.descriptors:
                 files.open(files.wanted)  # Gone, most likely
             self._settle()
-        return _with_working_set(plan, numbers), devices(plan, [texts[file] for file in plan.tables])
+        else:
+            self._use(self._there)  # what was read before the failure is not known to be taken in
+        self._devices = devices(plan, lambda place: texts[plan.tables[place]])
+        return plan.pick(_with_working_set(plan, numbers))
+
+
+def _name(file: KernelFile) -> str:
+    """What to open for it in the directory that is held open; "": it is open itself."""
+    return file.name if file.by_name else ""
 
 
 def _with_working_set(plan: Plan, numbers: list[Any]) -> list[Any]:
@@ -189,31 +194,3 @@ def _with_working_set(plan: Plan, numbers: list[Any]) -> list[Any]:
     if plan.charged is not None:
         numbers.append(usage)
     return numbers
-
-
-def _read_whole(descriptor: int) -> bytes:
-    size = _PAGE
-    while len(raw := os.pread(descriptor, size, 0)) == size:
-        size *= 2
-    return raw
-
-
-def _count(file: KernelFile, descriptor: int) -> int:
-    """The number of lines of a list."""
-    if not file.by_name:
-        return _count_opened(descriptor)
-    opened = os.open(file.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=descriptor)
-    try:
-        return _count_opened(opened)
-    finally:
-        os.close(opened)
-
-
-def _count_opened(descriptor: int) -> int:
-    chunk = os.pread(descriptor, _PAGE, 0)
-    lines, at = chunk.count(b"\n"), len(chunk)
-    while len(chunk) >= _PAGE_NEARLY:
-        chunk = os.pread(descriptor, _PAGE, at)
-        lines += chunk.count(b"\n")
-        at += len(chunk)
-    return lines

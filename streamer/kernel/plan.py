@@ -12,13 +12,10 @@ from streamer.kernel.files import Parser, Wanted, parse_devices, parser
 from streamer.kernel.hierarchy import UNIFIED, Hierarchies
 from streamer.model.stats import FILES, INDEX, STATS, IoDevice, Layout
 
-SMALL: Final = 64
-"""Bytes to ask for where a file holds one number: at most twenty digits and a line end."""
-
 _DEVICE_COUNTERS: Final = {INDEX[f"io_{name}"]: place for place, name in enumerate(IoDevice.__struct_fields__[2:])}
 """Column of a sum over all block devices -> place of the same among the numbers of one."""
 
-_SIZES: Final[dict[Layout, int]] = {"single": SMALL, "flat": 4000, "nested": 448, "operations": 448, "pressure": 448}
+_SIZES: Final[dict[Layout, int]] = {"single": 64, "flat": 4000, "nested": 448, "operations": 448, "pressure": 448}
 """Bytes to ask for at first; a file that fills them is read again with more. Up to some 470 Python need not ask malloc."""
 
 
@@ -44,13 +41,12 @@ class KernelFile:
 class Plan(NamedTuple):
     """How to read the cgroups that have just these files.
 
-    Numbers are collected in the order of the files behind one leading `ABSENT`: first those of `singles`, which need no
-    parser, then of `tables`, then the lengths of `lists`, and last the working set. `usage` and `inactive` are where
-    its parts are (0: not there); `charged` are those of the usage where no file tells it, which is then the very last. `pick` puts all of them in the order of the columns.
-    `by_device` are the places among `tables` of the files that tell of block devices one by one.
+    Numbers are collected in the order of the files behind one leading `ABSENT`: first those of `tables`, then the lengths
+    of `lists`, and last the working set. `usage` and `inactive` are where its parts are (0: not there); `charged` are
+    those of the usage where no file tells it, which is then the very last. `pick` puts all of them in the order of the
+    columns. `by_device` are the places among `tables` of the files that tell of block devices one by one.
     """
 
-    singles: tuple[KernelFile, ...]
     tables: tuple[KernelFile, ...]
     lists: tuple[KernelFile, ...]
     parsers: tuple[Parser, ...]
@@ -92,9 +88,8 @@ def files_for(hierarchies: Hierarchies) -> tuple[KernelFile, ...]:
 def plan_for(files: tuple[KernelFile, ...], *, root: bool = False) -> Plan:
     """The plan for the cgroups that have these files. `root`: for the one above all, which on v2 has no memory.current."""
     lists = tuple(file for file in files if file.layout == "lines")
-    singles = tuple(file for file in files if file.layout == "single" and [want.scale for want in file.wanted] == [1])
-    tables = tuple(file for file in files if file not in lists and file not in singles)
-    columns = [column for file in (*singles, *tables, *lists) for column in file.columns]
+    tables = tuple(file for file in files if file not in lists)
+    columns = [column for file in (*tables, *lists) for column in file.columns]
     places = [0] * len(STATS)
     for place, column in enumerate(columns, start=1):
         places[column] = place
@@ -104,7 +99,6 @@ def plan_for(files: tuple[KernelFile, ...], *, root: bool = False) -> Plan:
     if summed:
         places[usage] = len(columns) + 2
     return Plan(
-        singles,
         tables,
         lists,
         tuple(_parser(file) for file in tables),
@@ -117,12 +111,12 @@ def plan_for(files: tuple[KernelFile, ...], *, root: bool = False) -> Plan:
     )
 
 
-def devices(plan: Plan, texts: Sequence[bytes]) -> tuple[IoDevice, ...]:
-    """What was done on each block device, by the texts of the plan's tables; devices on which nothing was done are left out."""
+def devices(plan: Plan, text: Callable[[int], bytes]) -> tuple[IoDevice, ...]:
+    """What was done on each block device; devices on which nothing was done are left out. `text`: of a table, by its place."""
     found: dict[tuple[int, int], list[int]] = {}
     for place in plan.by_device:
         file = plan.tables[place]
-        for device, numbers in (parse_devices(file.layout, file.wanted, texts[place]) or {}).items():
+        for device, numbers in (parse_devices(file.layout, file.wanted, text(place)) or {}).items():
             counters = found.setdefault(device, [0] * len(_DEVICE_COUNTERS))
             for column, number in zip(file.columns, numbers, strict=True):
                 counters[_DEVICE_COUNTERS[column]] = number

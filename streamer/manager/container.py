@@ -14,7 +14,7 @@ from streamer.model.messages import ABOUT_FIELDS
 from streamer.model.observations import Described, OomKilled
 from streamer.model.runtimes import Owner
 from streamer.model.spec import ContainerSpec
-from streamer.model.stats import Sample
+from streamer.model.stats import NetworkInterface, Sample
 
 
 class LabelFilter(NamedTuple):
@@ -91,7 +91,7 @@ class Container:
     """One incarnation: from the appearance of its cgroup to its `deleted`."""
 
     __slots__ = (
-        "_floor", "_getter", "_net_floor", "about", "alive_ns", "details", "emptied", "exit_code", "found", "hierarchy",
+        "_floor", "_getter", "_net_floor", "_network", "_steady", "about", "alive_ns", "details", "emptied", "exit_code", "found", "hierarchy",
         "hold_until", "incarnation", "inode", "joined_pid", "last", "not_before_ns", "oom_check_at", "oom_counted",
         "oom_repeated", "oom_said", "oom_start", "oom_unlogged", "oom_unlogged_ns", "owner", "path", "restored", "said", "said_created", "samples", "seen_ns", "settle_at", "spec",
         "state", "vanished_ns", "waiting",
@@ -138,6 +138,9 @@ class Container:
         self._getter: Callable[[tuple[Any, ...]], tuple[int, ...]] | None = None
         self._floor: tuple[int, ...] = ()
         self._net_floor: dict[str, tuple[int, ...]] = {}
+        # readers hand out the very same tuple while nothing changes: what followed from it follows again
+        self._steady: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
+        self._network: tuple[tuple[NetworkInterface, ...], tuple[Any, ...]] = ((), _NO_NETWORK)
 
     def __repr__(self) -> str:
         return f"<Container {self.incarnation} {self.path} said_created={self.said_created} vanished={bool(self.vanished_ns)}>"
@@ -197,7 +200,11 @@ class Container:
         The kernel's own counters step back by a little when CPU time is shared out again between user and system, and
         by a lot when a block device leaves; the highest value seen stands until it is passed.
         """
-        values = sample.values
+        if sample.values is not self._steady[0]:
+            self._steady = sample.values, self._held(sample.values)
+        return self._steady[1]
+
+    def _held(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         getter = self._getter
         if getter is None:
             present = [i for i in _COUNTERS if values[i] is not UNSET]
@@ -211,7 +218,7 @@ class Container:
             back = any(map(operator.lt, now, self._floor))
         except TypeError:  # a file came or went: the columns present are not the ones of last time
             self._getter = None
-            return self.steady(sample)
+            return self._held(values)
         if not back:
             self._floor = now
             return values
@@ -224,6 +231,11 @@ class Container:
 
     def network(self, sample: Sample) -> tuple[Any, ...]:
         """Network columns, summed over the interfaces that are and that were there, then the list of those that are."""
+        if sample.interfaces is not self._network[0]:
+            self._network = sample.interfaces, self._summed(sample)
+        return self._network[1]
+
+    def _summed(self, sample: Sample) -> tuple[Any, ...]:
         if not sample.interfaces:
             if not self._net_floor:
                 return _NO_NETWORK
@@ -237,7 +249,9 @@ class Container:
 
     def take(self, sample: Sample) -> None:
         """Remember a sample as the last look."""
-        self.last = sample
+        before, self.last = self.last, sample
+        if before is not None and before.values is sample.values:
+            return
         end = self.emptied
         if end is not None and end.time_ns < sample.time_ns and end.values[_CPU] != sample.values[_CPU]:
             self.emptied = None  # something still runs, in a cgroup below: those totals were not the last
@@ -259,7 +273,9 @@ class Container:
     def idle(self, sample: Sample) -> bool:
         """Whether nothing happened since the last look: no CPU time, I/O or change of memory."""
         before = self.last
-        return before is not None and all(sample.values[i] == before.values[i] for i in _BUSY)
+        if before is None or before.values is sample.values:
+            return before is not None
+        return all(sample.values[i] == before.values[i] for i in _BUSY)
 
 
 _COUNTERS_SET: Final = frozenset(_COUNTERS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -17,7 +18,7 @@ from streamer.manager.narrator import Now
 from streamer.manager.watchdog import Watchdog
 from streamer.model import observations as o
 from streamer.model.inventory import Checkpoint
-from streamer.model.messages import Control, Message
+from streamer.model.messages import CONTROL, Control, Message
 from streamer.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -208,11 +209,13 @@ class Manager:
 
     def _sampled(self, taken: list[o.Sampled]) -> None:
         said: list[Message] = []
+        now = self._now()
+        dynamic = self._schedule.pace.dynamic
         for sampled in taken:
             container = self._fleet.get(sampled.path)
             if container is not None:
-                self._schedule.seen(sampled.path, idle=container.idle(sampled.sample))
-            said += self._fleet.observe(sampled, self._now())
+                self._schedule.seen(sampled.path, idle=dynamic and container.idle(sampled.sample))
+            said += self._fleet.observe(sampled, now)
         self._telemetry.count("streamer_observations_total", "Sampled", by=len(taken))
         self._say(said)
 
@@ -235,17 +238,19 @@ class Manager:
     def _say(self, messages: list[Message]) -> None:
         if not messages:
             return
-        for message in messages:
-            self._telemetry.count("streamer_messages_total", message.topic.type)
-            if isinstance(message.record, Control) and message.record.kind in _TOLD_TO_THE_LOG:
-                _log(message.record, self._telemetry)
+        topics = Counter([message.topic for message in messages])
+        for topic, count in topics.items():
+            self._telemetry.count("streamer_messages_total", topic.type, by=count)
+        if CONTROL in topics:
+            for message in messages:
+                if isinstance(message.record, Control) and message.record.kind in _TOLD_TO_THE_LOG:
+                    _log(message.record, self._telemetry)
         self._telemetry.set("streamer_containers", len(self._fleet))
-        lasting = any(message.topic.lane == "durable" for message in messages)
+        lasting = any(topic.lane == "durable" for topic in topics)
         self._publish(messages, self._with_cursors(self._fleet.checkpoint(messages)) if lasting else None)
 
     def _with_cursors(self, point: Checkpoint) -> Checkpoint:
         """How far the sources were read, without what waits to be told."""
-        log, runtime = self._sources.kernel_log, self._sources.runtime
         log, runtime = self._sources.kernel_log, self._sources.runtime
         settled = log.settled_seq if log is not None else None
         seq, said = (None, ()) if settled is None else self._fleet.log_cursor(settled)

@@ -45,6 +45,7 @@ class Narrator:
         self.host = host
         self.boot = host.boot_id.replace("-", "")[:16]
         self._seq = {topic.suffix: 0 for topic in m.TOPICS}
+        self._same = {topic.suffix: (topic.schema, host.epoch, host.name, host.id) for topic in m.TOPICS}
 
     def high_water(self) -> dict[str, int]:
         """The last `seq` given out, by topic; the compacted topic makes no promise."""
@@ -90,7 +91,7 @@ class Narrator:
         record = _make(
             m.ContainerStats, *self._head(m.STATS, f"{container.incarnation}/stats/{sample.time_ns}", sample.time_ns, now),
             *container.about, *container.steady(sample), *container.network(sample),
-            list(sample.devices) or UNSET, list(sample.filesystems) or UNSET,
+            list(sample.devices) if sample.devices else UNSET, list(sample.filesystems) if sample.filesystems else UNSET,
         )  # fmt: skip
         return Message(m.STATS, container.owner.container_id, record, sample.time_ns // MS)
 
@@ -140,20 +141,10 @@ class Narrator:
 
     def _head(self, topic: m.Topic, id_: str, time_ns: int, now: Now) -> tuple[Any, ...]:
         """The common fields of a record (`messages.Record`), with the next number of its topic."""
-        seq = self._seq[topic.suffix] = self._seq[topic.suffix] + 1
-        host = self.host
-        return (
-            topic.suffix,
-            topic.schema,
-            id_,
-            host.epoch,
-            seq,
-            host.name,
-            host.id,
-            rfc3339(time_ns),
-            time_ns // MS,
-            now.wall_ns // MS,
-        )
+        suffix = topic.suffix
+        seq = self._seq[suffix] = self._seq[suffix] + 1
+        schema, epoch, name, host_id = self._same[suffix]
+        return suffix, schema, id_, epoch, seq, name, host_id, rfc3339(time_ns), time_ns // MS, now.wall_ns // MS
 
     def _message(self, topic: m.Topic, container: Container, record: m.Record) -> Message:
         return Message(topic, self._key(topic, container), record, record.time_ms)

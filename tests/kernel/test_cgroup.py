@@ -324,6 +324,19 @@ def test_unchanged_and_changed_files_alike(v2: Hierarchies, reader: Reader, tmp_
         assert look.read(1).get("memory_oom_kills") == number
 
 
+def test_idle_cgroup_gives_the_very_same_values(v2: Hierarchies, reader: Reader, tmp_path: Path) -> None:
+    """So that nobody has to compare them; a list of processes that changed alone, as no kernel does it, is seen later."""
+    look = reader(v2, "/a")
+    first = look.read(1).values
+    assert look.read(2).values is first
+    (tmp_path / "a/cgroup.procs").write_text("1\n2\n3\n")
+    later = [look.read(number).get("processes") for number in range(10)]
+    assert set(later) == {2, 3} and later == sorted(later)
+    (tmp_path / "a/cgroup.procs").write_text("1\n")
+    (tmp_path / "a/pids.current").write_text("2\n")
+    assert (look.read(20).get("processes"), look.read(21).get("threads")) == (1, 2)
+
+
 def test_usage_is_only_made_up_of_its_parts_for_the_root(v2: Hierarchies, reader: Reader, tmp_path: Path) -> None:
     """Elsewhere a missing memory.current is a missing usage."""
     (tmp_path / "a/memory.current").unlink()
