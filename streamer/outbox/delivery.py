@@ -29,7 +29,7 @@ from streamer.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
-GATHER_SECONDS: Final = 0.2  # samples wait this long for company: what a send costs, to Kafka once a partition, is shared by more
+GATHER_SECONDS: Final = 0.1  # samples wait this long for company: they are read together, but said a few at a time
 CLOSE_SECONDS: Final = 5.0
 REFUSED_RETRY_SECONDS: Final = 30.0
 DRAIN_RETRY_SECONDS: Final = 1.0  # at the end nobody waits for a long back-off

@@ -1,0 +1,168 @@
+"""What a sample may cost, in counts that are the same on every machine: calls, blocks of memory, bytes, reads, tasks, threads.
+
+Times are for `benchmarks`. A limit here is what it takes now and little more: who needs more says so by raising it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from benchmarks.messages import Tenants
+from streamer.config import Docker, Http, Settings
+from streamer.embed import ContainerManager
+from streamer.kernel.cgroup import CgroupReader, DescriptorBudget
+from streamer.kernel.hierarchy import Hierarchies
+from streamer.manager.fleet import Fleet
+from streamer.manager.narrator import Host, Now
+from streamer.memory import Memory
+from streamer.model.messages import Message
+from streamer.model.observations import Appeared, Sampled
+from streamer.model.spec import ContainerSpec
+from streamer.model.stats import STATS, Sample
+from streamer.model.wire import Entry, encode
+from streamer.outbox.backlog import Backlog
+from streamer.sinks.kafka.records import Packer
+from tests.support.cgroups import CgroupFolder
+
+CONTAINERS: Final = 50
+ROUNDS: Final = 40
+SECOND_NS: Final = 1_000_000_000
+FILES_OF_V2: Final = {stat.v2.partition(":")[0] for stat in STATS if stat.v2}
+VALUES: Final = tuple(1_000_000 + place for place in range(len(STATS)))
+
+
+class Pipeline:
+    """What happens to a sample on the event loop, without the event loop: said, encoded, remembered, queued and taken."""
+
+    def __init__(self) -> None:
+        self.fleet = Fleet(Host("web-3", "0" * 32, "boot", 1, "0"), docker=False)
+        self.memory, self.backlog = Memory(120), Backlog(memory_bytes=32_000_000)
+        self.position, self.now_ns = 0, 1_763_971_200 * SECOND_NS
+        self.paths = [f"/docker/{number:064x}" for number in range(CONTAINERS)]
+        for inode, path in enumerate(self.paths, 1):
+            self._pass(self.fleet.observe(Appeared(path, "unified", inode, self.now_ns, "live", ContainerSpec()), self._now()))
+
+    def look(self, moved: int) -> list[Sampled]:
+        """A sample of each, a second later. `moved`: by how much every number grew, 0: the very same values."""
+        self.now_ns += SECOND_NS
+        values = VALUES if not moved else tuple(number + moved for number in VALUES)
+        return [Sampled(path, inode, Sample(self.now_ns, values)) for inode, path in enumerate(self.paths, 1)]
+
+    def take(self, looks: Iterable[Sampled]) -> None:
+        now = self._now()
+        self._pass([message for seen in looks for message in self.fleet.observe(seen, now)])
+
+    def _now(self) -> Now:
+        return Now(self.now_ns, self.now_ns)
+
+    def _pass(self, messages: Sequence[Message]) -> None:
+        entries = [encode(message, self.position + at, 0) for at, message in enumerate(messages, 1)]
+        self.position += len(entries)
+        self.backlog.offer_all(entries)
+        for message, entry in zip(messages, entries, strict=True):
+            self.memory.remember(message, entry)
+        while self.backlog.take(5000, 8_000_000):
+            self.backlog.settle()
+
+
+def calls_in(work: Callable[[], None]) -> int:
+    """Calls of Python and C functions, as the interpreter counts them (sys.setprofile)."""
+    counted = 0
+
+    def count(_frame: object, event: str, _what: object) -> None:
+        nonlocal counted
+        counted += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return counted - 1  # the one that ends the counting
+
+
+@pytest.mark.parametrize(("moving", "limit"), [(0, 45), (1, 58)], ids=["idle", "busy"])
+def test_calls_for_each_sample(moving: int, limit: float) -> None:
+    """From an observation to what a sink takes, over as many rounds as make blocks of samples and statistics of a minute."""
+    pipeline = Pipeline()
+    for number in range(ROUNDS):
+        pipeline.take(pipeline.look(moving * number))
+    rounds = [pipeline.look(moving * (ROUNDS + number)) for number in range(ROUNDS)]
+
+    def work() -> None:
+        for looks in rounds:
+            pipeline.take(looks)
+
+    assert calls_in(work) / (ROUNDS * CONTAINERS) <= limit
+
+
+def test_blocks_of_memory_that_a_sample_leaves_behind() -> None:
+    """Once as many samples are held as shall be, an idle container needs nothing new."""
+    pipeline = Pipeline()
+    for _ in range(200):
+        pipeline.take(pipeline.look(0))
+    before = sys.getallocatedblocks()
+    for _ in range(160):  # ten blocks of samples, some minutes
+        pipeline.take(pipeline.look(0))
+    assert (sys.getallocatedblocks() - before) / (160 * CONTAINERS) < 0.05
+
+
+def test_bytes_on_the_wire() -> None:
+    """Of a sample with every column of v2, a network interface, names and labels: as JSON, and in a Kafka batch of a fifth of a second."""
+    entries: list[Entry] = [encode(message, at, 0) for at, message in enumerate(Tenants(100).stats(200), 1)][100:]
+    assert sum(len(entry.value or b"") for entry in entries) / len(entries) <= 2800
+    packer = Packer("zstd")
+    raw = packer.append(entries, 1_000_000, timestamps=True)
+    assert raw.records == len(entries)
+    assert len(packer.finish(raw, 1, 0, 0)) / len(entries) <= 400
+
+
+def test_reads_for_each_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pread(2) for each file that is held open; an idle cgroup's processes are counted every ninth time only, nothing is opened."""
+    for name in sorted(FILES_OF_V2):
+        (tmp_path / name).write_text("0\n")
+    counted: Counter[str] = Counter()
+    for name in ("open", "pread"):
+        monkeypatch.setattr(os, name, noted(getattr(os, name), name, counted))
+    reader = CgroupReader(Hierarchies("v2", {"unified": str(tmp_path)}, ("unified",)), "/", DescriptorBudget(1000))
+    for number in range(2):
+        reader.read(number)
+    counted.clear()
+    for number in range(90):
+        reader.read(number)
+    reader.close()
+    assert counted == {"pread": 90 * (len(FILES_OF_V2) - 1) + 10}
+
+
+def noted(really: Callable[..., Any], name: str, counted: Counter[str]) -> Callable[..., Any]:
+    def call(*given: Any, **by_name: Any) -> Any:
+        counted[name] += 1
+        return really(*given, **by_name)
+
+    return call
+
+
+@pytest.mark.live
+@pytest.mark.v2
+async def test_no_container_has_a_task_or_a_thread(cgroups: CgroupFolder) -> None:
+    """As many with twenty cgroups, each sampled twice, as with none, but for what is done with them just now."""
+    settings = Settings(state_dir="off", http=Http(listen="off"), docker=Docker(enabled=False))
+    async with ContainerManager(settings) as manager:
+        before = len(asyncio.all_tasks()), threading.active_count()
+        paths = [cgroups.make(f"c{number}") for number in range(20)]
+        deadline = asyncio.get_running_loop().time() + 30
+        while not all((known := manager.memory.by_path(path)) and len(known.samples) > 1 for path in paths):
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.05)
+        tasks, threads = len(asyncio.all_tasks()), threading.active_count()
+    assert tasks <= before[0] + 2
+    assert threads <= before[1] + 1
