@@ -135,8 +135,10 @@ class Manager:
 
     def _observe(self, observation: o.Observation) -> None:
         self._telemetry.count("streamer_observations_total", type(observation).__name__)
-        if isinstance(observation, o.Vanished) and self._sources.kernel_log is not None:
-            self._sources.kernel_log.drain()  # a kill that ended it stands in the log already, and is told first
+        if isinstance(observation, o.Emptied | o.Vanished) and self._sources.kernel_log is not None:
+            # A kill that ended it stands in the log already, and is told first; at the last process's end this is milliseconds
+            # before the kernel wakes those who wait for the log, which it does at its next tick.
+            self._sources.kernel_log.drain()
         said = self._fleet.observe(observation, self._now())
         self._follow_up(observation)
         self._say(said)
