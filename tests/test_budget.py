@@ -1,14 +1,12 @@
-"""What a sample may cost, in counts that are the same on every machine: calls, blocks of memory, bytes, reads, tasks, threads.
+"""What a sample may cost, in counts that are the same on every machine: calls, blocks of memory, bytes, reads.
 
 Times are for `benchmarks`. A limit here is what it takes now and little more: who needs more says so by raising it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -17,8 +15,6 @@ from typing import Any, Final
 import pytest
 
 from benchmarks.messages import Tenants
-from streamer.config import Docker, Http, Settings
-from streamer.embed import ContainerManager
 from streamer.kernel.cgroup import CgroupReader, DescriptorBudget
 from streamer.kernel.hierarchy import Hierarchies
 from streamer.manager.fleet import Fleet
@@ -31,7 +27,6 @@ from streamer.model.stats import STATS, Sample
 from streamer.model.wire import Entry, encode
 from streamer.outbox.backlog import Backlog
 from streamer.sinks.kafka.records import Packer
-from tests.support.cgroups import CgroupFolder
 
 CONTAINERS: Final = 50
 ROUNDS: Final = 40
@@ -149,20 +144,3 @@ def noted(really: Callable[..., Any], name: str, counted: Counter[str]) -> Calla
         return really(*given, **by_name)
 
     return call
-
-
-@pytest.mark.live
-@pytest.mark.v2
-async def test_no_container_has_a_task_or_a_thread(cgroups: CgroupFolder) -> None:
-    """As many with twenty cgroups, each sampled twice, as with none, but for what is done with them just now."""
-    settings = Settings(state_dir="off", http=Http(listen="off"), docker=Docker(enabled=False))
-    async with ContainerManager(settings) as manager:
-        before = len(asyncio.all_tasks()), threading.active_count()
-        paths = [cgroups.make(f"c{number}") for number in range(20)]
-        deadline = asyncio.get_running_loop().time() + 30
-        while not all((known := manager.memory.by_path(path)) and len(known.samples) > 1 for path in paths):
-            assert asyncio.get_running_loop().time() < deadline
-            await asyncio.sleep(0.05)
-        tasks, threads = len(asyncio.all_tasks()), threading.active_count()
-    assert tasks <= before[0] + 2
-    assert threads <= before[1] + 1
