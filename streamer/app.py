@@ -60,9 +60,9 @@ _SPARE_DESCRIPTORS: Final = (
 )
 _NS: Final = 1_000_000_000
 _SWITCH_SECONDS: Final = 0.0005
+"""How long one thread may keep the others from running Python, instead of 5 ms: a cgroup may be gone in those."""
 _COLLECT_AFTER: Final = (20_000, 20, 20)
 """Of gc.set_threshold: messages are freed by their reference counts, so that looking for cycles after every 700 finds nothing."""
-"""How long one thread may keep the others from running Python, instead of 5 ms: a cgroup may be gone in those."""
 
 
 class Agent:

@@ -85,7 +85,7 @@ def calls_in(work: Callable[[], None]) -> int:
     return counted - 1  # the one that ends the counting
 
 
-@pytest.mark.parametrize(("moving", "limit"), [(0, 45), (1, 58)], ids=["idle", "busy"])
+@pytest.mark.parametrize(("moving", "limit"), [(0, 45), (1, 59)], ids=["idle", "busy"])
 def test_calls_for_each_sample(moving: int, limit: float) -> None:
     """From an observation to what a sink takes, over as many rounds as make blocks of samples and statistics of a minute."""
     pipeline = Pipeline()

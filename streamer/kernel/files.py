@@ -129,7 +129,9 @@ def _single(wanted: Sequence[Wanted]) -> Parser:
     plain = scales == [1]
 
     def parse(raw: bytes) -> Sequence[Any]:
-        if plain and raw[:-1].isdigit() and len(raw) <= 20:  # as the kernel writes it, hundreds of times a second
+        if (
+            plain and raw[-1:] == b"\n" and raw[:-1].isdigit() and len(raw) <= 20
+        ):  # as the kernel writes it, hundreds of times a second
             return (int(raw),)
         number = parse_single(raw)
         return [ABSENT if number is ABSENT else number * scale for scale in scales]

@@ -91,7 +91,7 @@ class Container:
     """One incarnation: from the appearance of its cgroup to its `deleted`."""
 
     __slots__ = (
-        "_floor", "_getter", "_net_floor", "_network", "_steady", "about", "alive_ns", "details", "emptied", "exit_code", "found", "hierarchy",
+        "_absent", "_columns", "_floor", "_getter", "_highest", "_net_floor", "_network", "_steady", "about", "alive_ns", "details", "emptied", "exit_code", "found", "hierarchy",
         "hold_until", "incarnation", "inode", "joined_pid", "last", "not_before_ns", "oom_check_at", "oom_counted",
         "oom_repeated", "oom_said", "oom_start", "oom_unlogged", "oom_unlogged_ns", "owner", "path", "restored", "said", "said_created", "samples", "seen_ns", "settle_at", "spec",
         "state", "vanished_ns", "waiting",
@@ -135,8 +135,12 @@ class Container:
         self.oom_unlogged = 0  # kills that were said on the counter's word alone, and which the log may yet tell of
         self.oom_unlogged_ns = 0  # wall clock: when that was said last
         self.oom_check_at = 0  # monotonic ns; then kills that only the counter saw are said
-        self._getter: Callable[[tuple[Any, ...]], tuple[int, ...]] | None = None
+        # the counters that are there, the highest that was seen of each, and the same of those that were
+        self._absent = -1  # columns that are not there
+        self._columns: tuple[int, ...] = ()
+        self._getter: Callable[[tuple[Any, ...]], tuple[int, ...]] = tuple
         self._floor: tuple[int, ...] = ()
+        self._highest: dict[int, int] = {}
         self._net_floor: dict[str, tuple[int, ...]] = {}
         # readers hand out the very same tuple while nothing changes: what followed from it follows again
         self._steady: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
@@ -205,29 +209,32 @@ class Container:
         return self._steady[1]
 
     def _held(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        getter = self._getter
-        if getter is None:
-            present = [i for i in _COUNTERS if values[i] is not UNSET]
-            if len(present) < 2:
-                return values
-            getter = self._getter = operator.itemgetter(*present)
-            self._floor = getter(values)
-            return values
+        if values.count(UNSET) != self._absent:
+            return self._held_anew(values)
         try:
-            now = getter(values)
-            back = any(map(operator.lt, now, self._floor))
-        except TypeError:  # a file came or went: the columns present are not the ones of last time
-            self._getter = None
-            return self._held(values)
-        if not back:
-            self._floor = now
-            return values
-        self._floor = tuple(map(max, now, self._floor))
+            now = self._getter(values)
+            if not any(map(operator.lt, now, self._floor)):
+                self._floor = now
+                return values
+            self._floor = tuple(map(max, now, self._floor))
+        except TypeError:  # as many are absent, but others
+            return self._held_anew(values)
+        return self._with_floor(values)
+
+    def _held_anew(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """A file came or went: the columns present are not the ones of last time. What those had that went holds when they return."""
+        self._highest.update(zip(self._columns, self._floor, strict=True))
+        columns = self._columns = tuple([i for i in _COUNTERS if values[i] is not UNSET])
+        self._absent = values.count(UNSET)
+        self._getter = operator.itemgetter(*columns) if len(columns) > 1 else lambda row: tuple([row[i] for i in columns])
+        self._floor = tuple([max(values[i], self._highest.get(i, 0)) for i in columns])
         return self._with_floor(values)
 
     def _with_floor(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        floor = iter(self._floor)
-        return tuple(next(floor) if i in _COUNTERS_SET and value is not UNSET else value for i, value in enumerate(values))
+        held = list(values)
+        for column, number in zip(self._columns, self._floor, strict=True):
+            held[column] = number
+        return tuple(held)
 
     def network(self, sample: Sample) -> tuple[Any, ...]:
         """Network columns, summed over the interfaces that are and that were there, then the list of those that are."""
@@ -278,7 +285,6 @@ class Container:
         return all(sample.values[i] == before.values[i] for i in _BUSY)
 
 
-_COUNTERS_SET: Final = frozenset(_COUNTERS)
 _CPU: Final = stats.INDEX["cpu_usage_ns"]
 _OOM_KILLS: Final = stats.INDEX["memory_oom_kills"]
 _BUSY: Final = tuple(stats.INDEX[name] for name in ("cpu_usage_ns", "memory_usage_bytes", "io_read_bytes", "io_write_bytes"))

@@ -190,7 +190,7 @@ class Manager:
                 await self._more_to_sample.wait()
                 continue
             batch_seconds = min(_BATCH_SECONDS, self._schedule.pace.interval_ns / 2e9)  # short intervals are kept too
-            if await self._newcomer_within(max(batch_seconds, (due - self._clock.monotonic_ns()) / 1e9)):
+            if await self._newcomer_within(max(0.0, (due - self._clock.monotonic_ns()) / 1e9 + batch_seconds)):
                 self._more_to_sample.clear()
                 await asyncio.sleep(_FIRST_LOOK_SECONDS)
             paths, skipped = self._schedule.due(self._clock.monotonic_ns(), random.random())

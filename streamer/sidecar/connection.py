@@ -194,7 +194,8 @@ class Connection(HttpToolsProtocol):
     def _stand(self) -> None:
         answering = self._answering
         is_answering = answering is not None and not answering.response_complete and not answering.more_body
-        is_busy = is_answering and not self.is_untaken  # or who asks on and takes nothing would have a place for good
+        # Who asks on without a pause and takes nothing, or has shown no credential, would else have a place for good.
+        is_busy = self._is_known and is_answering and not self.is_untaken
         self._places.stand(self, "busy" if is_busy else "idle" if self._is_known else "stranger", self.loop.time())
 
     @property

@@ -57,26 +57,27 @@ async def _told(context: Context, follower: Follower, framing: Framing, begin: C
         yield framing.begin + framing.heartbeat(Place(context.memory.epoch, follower.last))
     else:
         async with context.replaying:
+            await asyncio.sleep(0)
             past = begin()
             follower.begin(past)  # and goes on in this step: of what is known now, nothing is forgotten before it is taken
             first = framing.begin + (framing.said("gap", encode(past.gap)) if past.gap else b"")
             part = _frames(context, framing, follower.take(PART_BYTES))
-            await asyncio.sleep(0)
         if first:
             yield first
         if part:
             yield part
         del first, part
     loop = asyncio.get_running_loop()
-    while not follower.is_lost:
-        if gap := follower.missed():
-            yield framing.said("gap", encode(gap))
+    while True:
         if follower.is_behind:
             async with context.replaying:  # the others queue for it, and all else goes on
-                part = _frames(context, framing, follower.take(PART_BYTES))
                 await asyncio.sleep(0)
-        else:
-            part = _frames(context, framing, follower.take(PART_BYTES))
+        # From here to the next `yield` or wait is one step: what is forgotten or said in between would never be told.
+        if follower.is_lost:
+            break
+        gap = follower.missed()
+        part = framing.said("gap", encode(gap)) if gap else b""
+        part += _frames(context, framing, follower.take(PART_BYTES))
         if part:
             yield part
             del part

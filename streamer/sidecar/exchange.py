@@ -27,6 +27,8 @@ TURN_SECONDS: Final = 0.002
 
 ANSWER_SECONDS: Final = 120.0
 """From the first byte of an answer in pieces to the last; who takes 64 KiB now and then is not stalled, and never done."""
+HURRY_SECONDS: Final = 2.0
+"""How long a scrape may take nothing while others wait for its place."""
 
 CONNECTION: Final = "streamer.connection"
 """In a request's `extensions`: its `Connection`."""
@@ -98,6 +100,7 @@ class Exchange:
         self.chunks_understood = scope["http_version"] != "1.0"
         self._connection: Connection | None = scope.get("extensions", {}).get(CONNECTION)
         self._watch: asyncio.Task[None] | None = None
+        self._hurrying: asyncio.TimerHandle
 
     @property
     def gone(self) -> asyncio.Future[None]:
@@ -216,9 +219,23 @@ class Exchange:
             sending.close()
             raise Left
         if self._connection is not None and self._connection.is_untaken:
-            await turn.lend(sending)
+            self._hurry_in(turn)
+            try:
+                await turn.lend(sending)
+            finally:
+                self._hurrying.cancel()
         else:
             await sending
+
+    def _hurry_in(self, turn: Turn) -> None:
+        self._hurrying = asyncio.get_running_loop().call_later(HURRY_SECONDS, self._hurry, turn)
+
+    def _hurry(self, turn: Turn) -> None:
+        """Cut off who takes nothing, once others wait for the place."""
+        if turn.is_wanted:
+            self._cut()
+        else:
+            self._hurry_in(turn)
 
     def _cut(self) -> None:
         if self._connection is not None:

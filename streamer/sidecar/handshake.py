@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from streamer.errors import ConfigError
 from streamer.sidecar.connection import Connection
 from streamer.sidecar.listen import address_of
 from streamer.sidecar.places import Places
@@ -72,6 +73,7 @@ class _Handshake(asyncio.Protocol):
         try:
             if not await self._become(transport):
                 self._owner.failed()
+                transport.abort()  # one that was not even greeted would stay open
         finally:
             self._owner.places.leave(self)
 
@@ -88,7 +90,7 @@ class _Handshake(asyncio.Protocol):
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
                 ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
             )
-        except OSError:  # TLS errors and time limits are among them, and no descriptor for a new context
+        except (OSError, ConfigError):  # TLS errors and time limits are among them, and no descriptor for a new context
             return False
         if secured is None or self._lost:  # left in the midst of it
             return False

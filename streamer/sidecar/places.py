@@ -1,9 +1,10 @@
 """Who keeps a connection when there are too few, and who is let go. Pure; connections say what they are doing.
 
 A connection is a `stranger` until it has shown a right credential (where nobody is asked for one: until it has asked for
-anything), then `idle` between two requests, and `busy` while it is answered and takes it. A stranger who lingers goes when there are many,
+anything), then `idle` between two requests, and `busy` while it is answered and takes it. A stranger stays one while it is answered: what needs no
+credential is asked for in a row at no cost. A stranger who lingers goes when there are many,
 and strangers, then the idle, go when a place is wanted: the one that was so longest, of the address that has most of them.
-So who holds many takes them from himself, and nobody who is answered is cut off. One address never has all places.
+So who holds many takes them from himself, and nobody who is known is cut off while he is answered. One address never has all places.
 """
 
 from __future__ import annotations

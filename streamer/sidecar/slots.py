@@ -69,9 +69,15 @@ class Line:
 class Turn:
     """One client's turn to be worked for, which others have while it lets us wait."""
 
-    def __init__(self, line: Line, gone: asyncio.Future[None]) -> None:
-        self._line, self._gone = line, gone
+    def __init__(self, line: Line, gone: asyncio.Future[None], scrapes: Line | None = None) -> None:
+        """`scrapes`: it is that of a scrape, among these."""
+        self._line, self._gone, self._scrapes = line, gone, scrapes
         self._held = False
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a scrape has this place and others wait for one: scrapers read what they ask for."""
+        return self._scrapes is not None and len(self._scrapes) > 0
 
     async def take(self) -> None:
         """Wait for it. Raises `Left` when the client goes."""
@@ -110,7 +116,7 @@ class Slots:
         if not places.free and len(places) >= self._most_waiting:
             raise Busy
         await places.acquire(gone)
-        turn = Turn(self.working, gone)
+        turn = Turn(self.working, gone, places if scrape else None)
         try:
             await turn.take()
             yield turn

@@ -19,7 +19,7 @@ from streamer.manager.narrator import Now
 from streamer.model import messages as m
 from streamer.model import observations as o
 from streamer.model.spec import ContainerSpec
-from streamer.model.stats import NetworkInterface
+from streamer.model.stats import COLUMNS, NetworkInterface, Sample
 from tests.manager.teller import HOST, ID, PATH, T0, Teller, appeared, described, event, kill, records_of, sample, sampled, vanished
 
 
@@ -466,3 +466,23 @@ class AnyOrder(RuleBasedStateMachine):
 
 AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestAnyOrder = AnyOrder.TestCase
+
+
+def test_counters_are_held_though_columns_come_and_go() -> None:
+    """A controller that is enabled late, a file that does not answer once, a device that leaves: the highest value stands."""
+    teller = Teller(docker=False)
+    teller.hear(appeared("/batch/job"))
+
+    def told(**columns: int) -> dict[str, Any]:
+        values = tuple(columns.get(name, UNSET) for name in COLUMNS)
+        teller.ns += 1
+        (record,) = teller.hear(o.Sampled("/batch/job", 7, Sample(T0 + teller.ns, values)))
+        return {name: getattr(record, name) for name in columns}
+
+    assert told(cpu_usage_ns=10, cpu_user_ns=5) == {"cpu_usage_ns": 10, "cpu_user_ns": 5}
+    assert told(cpu_usage_ns=11, cpu_user_ns=4, io_read_bytes=1000)["cpu_user_ns"] == 5
+    assert told(cpu_usage_ns=12, cpu_user_ns=6, io_read_bytes=7)["io_read_bytes"] == 1000
+    assert told(cpu_usage_ns=9, io_read_bytes=7) == {"cpu_usage_ns": 12, "io_read_bytes": 1000}  # one goes as another steps back
+    assert told(cpu_usage_ns=13, cpu_user_ns=5) == {"cpu_usage_ns": 13, "cpu_user_ns": 6}
+    assert told(cpu_usage_ns=13, cpu_user_ns=7, io_read_bytes=8)["io_read_bytes"] == 1000
+    assert told(cpu_usage_ns=1) == {"cpu_usage_ns": 13}

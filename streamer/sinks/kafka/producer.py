@@ -141,7 +141,9 @@ class Producer:
         if len(asking) == 1:  # without a task
             await asking[0]
         else:
-            await asyncio.gather(*asking)
+            async with asyncio.TaskGroup() as group:  # a bug in one ends the others before it is told
+                for each in asking:
+                    group.create_task(each)
 
     async def refresh(self) -> None:
         """Ask who leads now."""

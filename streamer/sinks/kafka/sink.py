@@ -191,7 +191,7 @@ class KafkaSink:
 
     async def _at_once(self, producer: Producer, places: _Left, known: set[int]) -> _Left:
         """Put a first batch of each partition, all together, and return what is left to do: nothing, at most times."""
-        patience = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
+        began = asyncio.get_running_loop().time()
         packed = [
             (place, producer.pack_here(waiting, producer.sequence(place), self._batch_bytes, timestamps=self._timestamps))
             for place, (waiting, _) in places.items()
@@ -205,9 +205,12 @@ class KafkaSink:
                     known.update(entry.position for entry in places[place][0][: one.records])
             raise
         left: _Left = {}
+        now = asyncio.get_running_loop().time()
         for (place, one), code in zip(packed, codes, strict=True):
             waiting, _ = places[place]
             if code not in refusals.STORED:
+                # One leader's silence is not held against what another one said at once.
+                patience = (began if code == refusals.UNANSWERED else now) + _PATIENCE_SECONDS
                 left[place] = waiting, _Tried(one, code, patience)
             elif one.records < len(waiting):
                 left[place] = waiting[one.records :], None
