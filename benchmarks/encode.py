@@ -111,10 +111,9 @@ def _encoding(messages: Sequence[Message], entries: Sequence[Entry], repetitions
 def _packing(entries: list[Entry], repetitions: int) -> dict[str, Cost]:
     """What each sink makes of an entry: key, headers and value, as they are sent or written, before compression."""
     kafka, redis = Packer("none"), RedisSink(brokers.parse("redis://127.0.0.1"), HOST_ID)
-    numbered = list(enumerate(entries))
 
     def to_kafka() -> bytes:
-        return kafka.append(numbered, _ALL_BYTES, timestamps=True).data
+        return kafka.append(entries, _ALL_BYTES, timestamps=True).data
 
     def to_redis() -> bytes:
         parts: list[bytes] = []
