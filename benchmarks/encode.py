@@ -132,10 +132,7 @@ def _packing(entries: list[Entry], repetitions: int) -> dict[str, Cost]:
 def _compressing(codec: str, entries: list[Entry], size: int, repetitions: int) -> Cost:
     """Kafka's batches of so many records, without what packing them took."""
     packer = Packer(codec)
-    raws = [
-        packer.append(list(enumerate(entries[start : start + size])), _ALL_BYTES, timestamps=True)
-        for start in range(0, len(entries), size)
-    ]
+    raws = [packer.append(entries[start : start + size], _ALL_BYTES, timestamps=True) for start in range(0, len(entries), size)]
 
     def finish() -> list[bytes]:
         return [packer.finish(raw, _ID, _EPOCH, _SEQUENCE) for raw in raws]
