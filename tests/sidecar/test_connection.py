@@ -76,16 +76,20 @@ class Client:
     def __init__(self) -> None:
         self.loop, self.transport = Loop(), Transport()
         self.refused: list[str] = []
+        self.places = Places(lambda _: None, most=1)
+        self.answer = asyncio.Event()
+        self.answer.set()
         config = uvicorn.Config(
             self._answer, http=Connection, interface="asgi3", lifespan="off", log_config=None, proxy_headers=False
         )
         config.load()
         self.connection = Connection(
-            self.refused.append, Places(lambda _: None), config=config, server_state=ServerState(), app_state={}, _loop=self.loop
+            self.refused.append, self.places, config=config, server_state=ServerState(), app_state={}, _loop=self.loop
         )  # fmt: skip
         self.connection.connection_made(self.transport)
 
     async def _answer(self, _scope: Any, _receive: Any, send: Any) -> None:
+        await self.answer.wait()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
@@ -110,6 +114,13 @@ async def client() -> AsyncIterator[Client]:
     client = Client()
     yield client
     client.transport.get_extra_info("socket").close()
+
+
+class Next:
+    """Somebody else who wants a place."""
+
+    def let_go(self) -> None:
+        raise AssertionError
 
 
 GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n%b\r\n"
@@ -189,3 +200,14 @@ async def test_next_to_nothing_is_buffered_for_a_stream(client: Client) -> None:
     client.connection.buffer_little()
     assert client.connection.beneath.high == 1
     client.connection.beneath.get_extra_info("socket").close()
+
+
+@pytest.mark.parametrize(("is_known", "keeps_it"), [(True, True), (False, False)], ids=["known", "a stranger"])
+async def test_only_who_is_known_keeps_his_place_while_he_is_answered(client: Client, is_known: bool, keeps_it: bool) -> None:
+    """An answer under way is no credential: a stranger gives way to the next one in the midst of it."""
+    client.answer.clear()
+    await client.says(GET % b"")
+    client.connection.judged(is_known=is_known)
+    assert client.places.enter(Next(), "another address", 0.0) is not keeps_it
+    assert client.transport.aborted is not keeps_it
+    client.answer.set()

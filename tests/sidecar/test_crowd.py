@@ -39,6 +39,8 @@ WAYS_TO_HOLD = {
     "another host": b"GET /metrics HTTP/1.1\r\nhost: evil.example\r\n\r\n",
     "a request after the other": ASKING * 20,
 }
+WINDOW: Final = 16
+"""Requests ahead of their answers, of who asks without a pause."""
 HALF_A_GREETING = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 
 
@@ -66,6 +68,9 @@ async def connect(sidecar: Sidecar, sent: bytes, source: str = "127.0.0.1") -> s
         await loop.sock_sendall(client, sent)
     except ConnectionError:
         pass  # let go already
+    except asyncio.CancelledError:
+        client.close()
+        raise
     return client
 
 
@@ -247,6 +252,45 @@ async def test_who_takes_no_answer_has_no_place_for_good(house: House, monkeypat
             await asyncio.sleep(0.01)
     assert house.telemetry.value("streamer_http_let_go_total", "idle") == 1
     assert house.telemetry.value("streamer_http_requests_total", UNROUTED, "aborted") == 0
+
+
+@contextlib.asynccontextmanager
+async def always_answered(sidecar: Sidecar, request: bytes, number: int) -> AsyncIterator[list[int]]:
+    """So many who ask on as they are answered, without a pause, and come again when they are let go; how often they were answered."""
+    answers = [0]
+    loop = asyncio.get_running_loop()
+
+    async def ask_on() -> None:
+        while True:
+            with await connect(sidecar, request * WINDOW) as asking, contextlib.suppress(OSError):
+                while part := await loop.sock_recv(asking, 65_536):
+                    answered = part.count(b"HTTP/1.1 ")
+                    answers[0] += answered
+                    await loop.sock_sendall(asking, request * answered)
+
+    tasks = [asyncio.create_task(ask_on()) for _ in range(number)]
+    try:
+        yield answers
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("way", ["what is open", "what is not"])
+async def test_strangers_who_are_always_answered_keep_nobody_out(
+    house: House, token: dict[str, str], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Asking in a row what needs no credential, or is refused: whenever somebody comes, all of them have an answer under way."""
+    monkeypatch.setattr(server, "Places", functools.partial(Places, most=4))
+    async with house.serving(**token) as sidecar, always_answered(sidecar, WAYS_TO_HOLD[way], 4) as answers:
+        for _ in range(20):
+            before = answers[0]
+            while answers[0] < before + 4 * WINDOW:
+                await asyncio.sleep(0)
+            async with client(sidecar, "127.0.0.1") as rightful:
+                assert (await rightful.get("/readyz")).status_code == 200
+    assert house.telemetry.value("streamer_http_requests_total", UNROUTED, "503") == 0
 
 
 async def test_who_is_not_let_in_is_not_kept_for_long(house: House, token: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
