@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from streamer.sidecar.slots import Busy, Left, Slots
+from streamer.sidecar.slots import SCRAPES_BEGUN, Busy, Left, Slots
 
 
 def a_client() -> asyncio.Future[None]:
@@ -138,6 +138,28 @@ async def test_a_turn_is_lent_while_its_client_lets_us_wait() -> None:
     await asyncio.gather(slow(), quick())
     assert story == ["slow begins", "quick is answered", "quick ends", "slow goes on"]
     assert slots.working.free == 1
+
+
+@pytest.mark.parametrize("holds", [True, False], ids=["a scrape holds", "another holds"])
+@pytest.mark.parametrize("asks", [True, False], ids=["a scrape asks", "another asks"])
+async def test_only_the_place_of_a_scrape_is_wanted_and_only_by_scrapes(holds: bool, asks: bool) -> None:
+    """While one waits for it, and no longer; who has another large answer has all the time."""
+    slots, client = Slots(at_once=9, begun=1), a_client()
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(SCRAPES_BEGUN if holds else 1):
+            turn = await stack.enter_async_context(slots.turn(a_client(), scrape=holds))
+        assert not turn.is_wanted
+
+        async def ask() -> None:
+            async with slots.turn(client, scrape=asks):
+                pass
+
+        asking = asyncio.create_task(ask())
+        await settle()
+        assert turn.is_wanted is (holds and asks)
+        client.set_result(None)
+        await asyncio.wait({asking})
+        assert not turn.is_wanted
 
 
 async def test_one_who_leaves_while_its_turn_is_lent_gives_back_its_place() -> None:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from streamer.cadvisor import channel
-from streamer.sidecar import application, exchange, routes, slots
+from streamer.sidecar import application, connection, exchange, routes, slots
 from streamer.sidecar.exchange import Pieces
 from streamer.sidecar.route import Route
 
@@ -199,6 +199,9 @@ class Large:
     def route(self) -> Route:
         return Route("/large", self.answer, heavy=True)
 
+    def scraped(self) -> Route:
+        return Route("/scraped", self.answer, heavy=True, scraped=True)
+
     def answer(self, _context: Any, _query: Any) -> Pieces:
         """An answer of any length, for tests."""
         self.made.append(0)
@@ -214,7 +217,7 @@ class Large:
 def large(monkeypatch: pytest.MonkeyPatch) -> Large:
     """100 MB an answer."""
     large = Large(10_000)
-    monkeypatch.setattr(application, "ROUTES", (*routes.ROUTES, large.route()))
+    monkeypatch.setattr(application, "ROUTES", (*routes.ROUTES, large.route(), large.scraped()))
     return large
 
 
@@ -265,6 +268,43 @@ async def test_who_does_not_read_does_not_hold_up_a_scrape(house: House, large: 
         await until(lambda: len(large.made) == slots.BEGUN)
         assert (await client.get(f"http://{sidecar.address}/metrics", timeout=DEADLINE)).status_code == 200
         assert len(large.made) == slots.BEGUN
+
+
+async def test_scrapes_that_nobody_reads_make_room_for_others(house: House, large: Large, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All places of scrapes are taken by clients that do not read: the next one's is made all the same."""
+    monkeypatch.setattr(exchange, "HURRY_SECONDS", 0.01)
+    async with house.serving() as sidecar, contextlib.AsyncExitStack() as stack, httpx.AsyncClient() as client:
+        for _ in range(slots.SCRAPES_BEGUN):
+            await stack.enter_async_context(deaf(sidecar, "/scraped"))
+        await until(lambda: len(large.made) == slots.SCRAPES_BEGUN)
+        large.pieces = 1
+        got = await client.get(f"http://{sidecar.address}/scraped", timeout=connection.STALLED_SECONDS / 2)
+        assert len(got.content) == large.size
+
+
+async def test_a_scrape_is_not_hurried_for_nobody(house: House, large: Large, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads late gets all of it while there is room for others; what is no scrape may wait as long as it is allowed to."""
+    monkeypatch.setattr(exchange, "HURRY_SECONDS", 0.001)
+    looked, usual = [0], exchange.Exchange._hurry
+
+    def look(answering: exchange.Exchange, turn: slots.Turn) -> None:
+        looked[0] += 1
+        usual(answering, turn)
+
+    monkeypatch.setattr(exchange.Exchange, "_hurry", look)
+    large.pieces = 1000
+    async with house.serving() as sidecar:
+        for path in ("/scraped", "/large"):
+            async with connected(sidecar, get(path)) as (reader, writer):
+                writer.transport.pause_reading()  # type: ignore[attr-defined]  # that of a connection
+                until_looked = looked[0] + 3
+                await until(lambda least=until_looked: looked[0] >= least)
+                writer.transport.resume_reading()  # type: ignore[attr-defined]
+                await reader.readuntil(b"\r\n\r\n")
+                size = 0
+                while part := await chunk(reader):
+                    size += len(part)
+                assert size == large.pieces * large.size
 
 
 class GivenUp:
