@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import socket
 import ssl
 import subprocess
@@ -13,7 +15,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from streamer.errors import ConfigError
 from streamer.sidecar import handshake
+from streamer.sidecar.tls import Greeting, Tls
 from streamer.testing.clock import FakeClock
 from tests.sidecar.test_access import request, told
 from tests.support.certificates import Pair
@@ -237,3 +241,33 @@ async def test_certificates_are_renewed_without_a_restart(house: House, pki: Pki
         assert await trusted_by(theirs) and sidecar.status().state == "ok"
         key.unlink()
         assert await trusted_by(theirs) and sidecar.status().state == "degraded"
+
+
+@pytest.mark.parametrize(
+    "why", [OSError(errno.EMFILE, "Too many open files"), ConfigError("no key")], ids=["no descriptor", "no key"]
+)
+async def test_who_cannot_be_greeted_is_let_go(house: House, pki: Pki, monkeypatch: pytest.MonkeyPatch, why: Exception) -> None:
+    """A new context is wanted and cannot be made: the connection does not stay, and the next one finds its place."""
+
+    def none(_: Tls) -> Greeting:
+        raise why
+
+    async with house.serving(**pki.mutual) as sidecar:
+        with monkeypatch.context() as broken:
+            broken.setattr(Tls, "greeting", none)
+            for number in range(1, 4):
+                assert await asyncio.to_thread(goodbye_to, sidecar, b"\x16\x03\x01")
+                assert house.telemetry.value("streamer_http_refused_total", "handshake") == number
+        assert await asyncio.to_thread(greet, sidecar, pki.authority.trust(pki.client)) == "TLSv1.3"
+
+
+def goodbye_to(sidecar: Sidecar, sent: bytes) -> bool:
+    """Whether the server makes an end, in whatever way, of one who says this."""
+    host, port = sidecar.address.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=5) as plain, contextlib.suppress(ConnectionError):
+        try:
+            plain.sendall(sent)
+            return not plain.recv(1)
+        except TimeoutError:
+            return False
+    return True
