@@ -26,6 +26,9 @@ UNANSWERED: Final = -1
 NO_LEADER: Final = 5
 CONNECTION_LOST: Final = 13
 
+LATE: Final = frozenset({UNANSWERED, 7})
+"""Come when a request's time is over: no answer at all, or REQUEST_TIMED_OUT from the leader that waited for its replicas."""
+
 TRANSIENT: Final = frozenset({UNANSWERED, 3, NO_LEADER, 6, 7, CONNECTION_LOST, 19, 56, 74, 75})
 """May pass within seconds, as when a leader moves: the same batch is tried again, under the same sequence numbers.
 

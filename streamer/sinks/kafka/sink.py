@@ -210,7 +210,7 @@ class KafkaSink:
             waiting, _ = places[place]
             if code not in refusals.STORED:
                 # One leader's silence is not held against what another one said at once.
-                patience = (began if code == refusals.UNANSWERED else now) + _PATIENCE_SECONDS
+                patience = (began if code in refusals.LATE else now) + _PATIENCE_SECONDS
                 left[place] = waiting, _Tried(one, code, patience)
             elif one.records < len(waiting):
                 left[place] = waiting[one.records :], None
