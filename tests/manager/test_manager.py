@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import pytest
 
-from streamer.contracts import Emit
+from streamer.contracts import Emit, Look
 from streamer.manager.fleet import Fleet
 from streamer.manager.housekeeping import Pace, Schedule
 from streamer.manager.manager import Manager, Sources
@@ -19,6 +20,11 @@ from streamer.testing.clock import FakeClock
 from tests.manager.teller import HOST, T0, appeared, vanished
 
 RAW: Final = "/batch/job"
+SECOND: Final = 1_000_000_000
+NEVER: Final = 1 << 62
+SAMPLED_NS: Final = 20 * SECOND
+MANY: Final = 200
+STALL_SECONDS: Final = 0.8
 SAMPLE: Final = Sample(T0, (0,) * len(STATS))
 
 
@@ -56,6 +62,66 @@ async def test_a_kill_is_read_from_the_log_before_its_end_is_said(end: o.Observa
     assert [type(fact) for fact in facts[:2]] == [m.ContainerLifecycle, m.ContainerOom]
     assert facts[1].pid == 42
     manager.stop("over")
+
+
+class Paced:
+    """A manager that samples containers which cost time to read, on a clock that goes on only while somebody waits or reads."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cost_seconds: float, stall_at_ns: int) -> None:
+        """`cost_seconds`: of one container. The first read after `stall_at_ns` hangs for `STALL_SECONDS`."""
+        self.clock, self.telemetry = FakeClock(), Telemetry()
+        self.looks = 0
+        self._cost_seconds, self._stall_at_ns = cost_seconds, stall_at_ns
+        schedule = Schedule(Pace(SECOND, SECOND, False, 0.1))
+        fleet = Fleet(HOST, docker=False)
+        self.manager = Manager(
+            fleet, Sources(Source()), self, schedule, publish=lambda *_: None,  # type: ignore[arg-type]
+            clock=self.clock, telemetry=self.telemetry, heartbeat_seconds=10,
+        )  # fmt: skip
+        for number in range(MANY):
+            self.manager.observe(appeared(f"/batch/{number}", number + 1))
+        monkeypatch.setattr(self.manager, "_newcomer_within", self._wait)
+        monkeypatch.setattr(random, "random", random.Random(1).random)
+
+    async def _wait(self, limit_seconds: float) -> bool:
+        self.clock.advance(limit_seconds)
+        if self.clock.monotonic_ns() > SAMPLED_NS:
+            raise Over
+        return False
+
+    def forget(self, path: str) -> None: ...
+
+    async def read(self, looks: Sequence[Look]) -> list[o.Sampled]:
+        self.looks += len(looks)
+        self.clock.advance(len(looks) * self._cost_seconds)
+        if self.clock.monotonic_ns() > self._stall_at_ns:
+            self._stall_at_ns = NEVER
+            self.clock.advance(STALL_SECONDS)
+        return []
+
+    async def sample(self) -> None:
+        """For `SAMPLED_NS`."""
+        with pytest.raises(Over):
+            await self.manager._sample()
+
+    @property
+    def left_out(self) -> float:
+        return self.telemetry.value("streamer_samples_skipped_total")
+
+
+class Over(Exception):
+    """It was sampled for as long as it was to be."""
+
+
+@pytest.mark.parametrize(
+    ("busy", "stall_at_ns"), [(0.5, NEVER), (0.05, SAMPLED_NS // 2)], ids=["busy half the time", "stalled once"]
+)
+async def test_no_sample_is_left_out(monkeypatch: pytest.MonkeyPatch, busy: float, stall_at_ns: int) -> None:
+    """Gathered from when the first one is due: not by a host whose reads take half the interval, nor after one that hung."""
+    paced = Paced(monkeypatch, busy / MANY, stall_at_ns)
+    await paced.sample()
+    assert paced.left_out == 0
+    assert paced.looks >= 18 * MANY
 
 
 class Sampler:
