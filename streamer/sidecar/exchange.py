@@ -219,13 +219,17 @@ class Exchange:
             sending.close()
             raise Left
         if self._connection is not None and self._connection.is_untaken:
-            self._hurry_in(turn)
-            try:
-                await turn.lend(sending)
-            finally:
-                self._hurrying.cancel()
+            await turn.lend(self._in_a_hurry(sending, turn))
         else:
             await sending
+
+    async def _in_a_hurry(self, sending: Coroutine[Any, Any, None], turn: Turn) -> None:
+        """Only as long as the client lets us wait: that a turn is not free at once is not its fault."""
+        self._hurry_in(turn)
+        try:
+            await sending
+        finally:
+            self._hurrying.cancel()
 
     def _hurry_in(self, turn: Turn) -> None:
         self._hurrying = asyncio.get_running_loop().call_later(HURRY_SECONDS, self._hurry, turn)

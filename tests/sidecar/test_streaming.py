@@ -340,6 +340,38 @@ async def test_nothing_is_written_to_a_connection_that_is_given_up() -> None:
     assert len(list(pieces)) >= 95
 
 
+class Late(GivenUp):
+    """A connection that takes what is written a step later."""
+
+    is_untaken = True
+    is_closing = False  # it stays
+
+    async def write(self, _message: Any) -> None:
+        await asyncio.sleep(0)
+        self.written += 1
+
+
+async def test_who_waits_for_a_turn_is_not_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has taken everything and waits for others to be worked for is no reason to make room."""
+    monkeypatch.setattr(exchange, "HURRY_SECONDS", 0.0)
+    connection, places = Late(), slots.Slots(at_once=1)
+    scope = {"headers": [], "method": "GET", "http_version": "1.1", "extensions": {exchange.CONNECTION: connection}}
+    never = asyncio.get_running_loop().create_future()
+    answering = exchange.Exchange(scope, lambda: never, connection.write)
+    hurried: list[int] = []
+    monkeypatch.setattr(answering, "_hurry", lambda _: hurried.append(connection.written))
+    async with places.turn(answering.gone, scrape=True) as turn, asyncio.TaskGroup() as group:
+        group.create_task(answering.send_pieces(Pieces(iter([b""])), turn))
+        await asyncio.sleep(0)
+        await places.working.acquire(never)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert connection.written == 1
+        assert 1 not in hurried
+        places.working.release()
+    await answering.close()
+
+
 async def test_an_answer_does_not_take_for_ever(house: House, large: Large, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who takes a little now and then is not stalled; in the end it is cut off all the same."""
     monkeypatch.setattr(exchange, "ANSWER_SECONDS", 0.05)
