@@ -95,7 +95,7 @@ def test_what_is_no_duration_is_refused_by_gos_words(text: str) -> None:
 )  # fmt: skip
 def test_a_duration_without_a_known_unit_is_refused_by_gos_words(text: str, wrong: str) -> None:
     """Its time package tells these apart."""
-    with pytest.raises(ValueError) as refused:  # noqa: PT011
+    with pytest.raises(ValueError) as refused:  # noqa: PT011  its text is looked at below
         go.parse_duration(text)
     assert str(refused.value) == f'time: {wrong} duration "{text}"'
 

@@ -52,7 +52,7 @@ async def test_a_kill_is_read_from_the_log_before_its_end_is_said(end: o.Observa
     """Those who wait for the kernel's log are woken later than those who wait for the process."""
     cgroups, log, said = Source(), Source(), list[m.Message]()
     manager = Manager(
-        Fleet(HOST, docker=False), Sources(cgroups, kernel_log=log), Sampler(), Schedule(Pace(1, 1, False, 0.0)),  # type: ignore[arg-type]
+        Fleet(HOST, docker=False), Sources(cgroups, kernel_log=log), Sampler(), Schedule(Pace(1, 1, False, 0.0)),  # type: ignore[arg-type]  # stand-ins
         publish=lambda messages, _: said.extend(messages), clock=FakeClock(), telemetry=Telemetry(), heartbeat_seconds=10,
     )  # fmt: skip
     manager.observe(appeared(RAW))
@@ -75,7 +75,7 @@ class Paced:
         schedule = Schedule(Pace(SECOND, SECOND, False, 0.1))
         fleet = Fleet(HOST, docker=False)
         self.manager = Manager(
-            fleet, Sources(Source()), self, schedule, publish=lambda *_: None,  # type: ignore[arg-type]
+            fleet, Sources(Source()), self, schedule, publish=lambda *_: None,  # type: ignore[arg-type]  # stand-ins
             clock=self.clock, telemetry=self.telemetry, heartbeat_seconds=10,
         )  # fmt: skip
         for number in range(MANY):
