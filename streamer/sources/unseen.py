@@ -22,13 +22,12 @@ _NEVER_NS: Final = 1 << 62
 
 
 class _Name:
-    """Where a path stands, and whether nothing was told of it yet."""
+    """Where a path stands."""
 
-    __slots__ = ("since_ns", "standing", "untold")
+    __slots__ = ("since_ns", "standing")
 
     def __init__(self) -> None:
         self.standing: set[str] = set()  # hierarchies
-        self.untold = False
         self.since_ns = 0  # the present one was not made before; 0: not known
 
 
@@ -41,9 +40,15 @@ class Lives:
 
     def __init__(self) -> None:
         self._names: dict[str, _Name] = {}
+        self._untold: set[str] = set()  # the few of them that nothing was told of yet
 
     def __len__(self) -> int:
         return len(self._names)
+
+    @property
+    def untold_ns(self) -> int:
+        """What nothing is told of yet was not made before this; a time later than all when there is no such."""
+        return min((self._names[path].since_ns for path in self._untold), default=_NEVER_NS)
 
     def made(self, path: str, hierarchy: str, since_ns: int, *, known: bool) -> None:
         """A directory was made, not before `since_ns`, or was found; twice is as once. `known`: it is told of."""
@@ -51,13 +56,13 @@ class Lives:
         if name is None:
             name = self._names[path] = _Name()
         name.standing.add(hierarchy)
-        name.untold = name.untold or not known
         name.since_ns = name.since_ns or since_ns
+        if not known:
+            self._untold.add(path)
 
     def told(self, path: str) -> None:
         """It is told of."""
-        if (name := self._names.get(path)) is not None:
-            name.untold = False
+        self._untold.discard(path)
 
     def removed(self, path: str, hierarchy: str, since_ns: int, *, ends: bool, stands: bool, known: bool) -> int:
         """A directory was removed, not before `since_ns`. 0, or, when nothing was told of it: the time before which it was not made.
@@ -66,21 +71,28 @@ class Lives:
         stands  what was told of still stands there: this was an earlier one of that name
         known   something of that name was told of, whose end was not, until now
         """
-        name = self._names.pop(path, None)
+        name = self._names.get(path)
         if name is None:
             return 0 if known and not stands else since_ns  # made before its parent was watched, removed before that was listed
         began_ns = min(name.since_ns or since_ns, since_ns)
         name.standing.discard(hierarchy)
-        unseen = stands or (name.untold and not name.standing)
+        unseen = stands or (path in self._untold and not name.standing)
         if unseen or ends:
             name.since_ns = 0
-        if name.standing or stands:
-            self._names[path] = name
+        if not name.standing and not stands:
+            del self._names[path]
+            self._untold.discard(path)
         return began_ns if unseen else 0
 
-    def forget(self, but: Container[str] = ()) -> None:
-        """Where removals may have been missed: forget every name, but for these."""
+    def forget(self, but: Container[str] = ()) -> int:
+        """Where removals may have been missed: forget every name, but for these. What `untold_ns` was before.
+
+        The time in which something may be missing begins there: who was made then may have been removed unnoticed.
+        """
+        since_ns = self.untold_ns
         self._names = {path: name for path, name in self._names.items() if path in but}
+        self._untold = {path for path in self._untold if path in but}
+        return since_ns
 
 
 class _Range(NamedTuple):

@@ -135,7 +135,7 @@ class Watcher:
     def close(self) -> None:
         """Say what was missed until now and let go of every descriptor."""
         if self._overflow_ns:
-            self._missed(OVERFLOWED, self._overflow_ns)
+            self._missed(OVERFLOWED, min(self._overflow_ns, self._lives.untold_ns))
         if self._blind:
             self._missed(BLIND, self._blind_since_ns)
         self._say_unseen(all_of_it=True)
@@ -155,7 +155,7 @@ class Watcher:
 
     def _sure_until(self) -> int:
         """Until when everything that happened is told, or declared to be missing."""
-        sure = [self._complete_ns - int(ANCHOR_GRACE * 1e9), self._unseen.first_ns]
+        sure = [self._complete_ns, self._lives.untold_ns, self._unseen.first_ns]
         sure += [self._overflow_ns] if self._overflow_ns else []
         return min([*sure, self._blind_since_ns] if self._blind else sure)
 
@@ -213,7 +213,9 @@ class Watcher:
         if self._counts(hierarchy, path):
             ends, known = mine is not None and not stands, cgroup is not None
             began_ns = self._lives.removed(path, hierarchy, since_ns, ends=ends, stands=stands, known=known)
-            if began_ns and not self._overflow_ns:  # without its inode it has no identity: that it was is all there is to say
+            if began_ns and self._overflow_ns:
+                self._overflow_ns = min(self._overflow_ns, began_ns)  # it may have begun while the queue still held all
+            elif began_ns:  # without its inode it has no identity: that it was is all there is to say
                 self._unseen.cgroup(path, began_ns, self._clock.wall_ns(), self._seconds())
         if mine is not None and not stands:
             self._vanish(mine, 0)
@@ -359,7 +361,7 @@ class Watcher:
         overflow_ns, overflows = self._overflow_ns, self._overflows
         self._hindered = self._unlisted = False
         if overflow_ns:
-            self._lives.forget()
+            self._overflow_ns = min(overflow_ns, self._lives.forget())
         found: dict[str, str] = {}
         for hierarchy in self._hierarchies.watched:
             for path in self._walk(hierarchy, "/", self._complete_ns):
@@ -381,7 +383,7 @@ class Watcher:
             ):
                 self._appear(hierarchy, path, "reconciled")
         if self._blind:
-            self._lives.forget(but=found.keys() | self._known.keys())
+            self._blind_since_ns = min(self._blind_since_ns, self._lives.forget(but=found.keys() | self._known.keys()))
         self._survey_ends()
         self._declare(overflow_ns, again=self._overflows != overflows)
 
@@ -402,7 +404,7 @@ class Watcher:
     def _declare(self, overflow_ns: int, *, again: bool) -> None:
         """After a comparison. `again`: the queue overflowed meanwhile, so that the next one has been asked for."""
         if overflow_ns:
-            self._missed(OVERFLOWED, overflow_ns, more_to_come=again)
+            self._missed(OVERFLOWED, self._overflow_ns, more_to_come=again)
             self._overflow_ns = self._complete_ns if again else 0
         if self._blind and not self._hindered and self._inotify is not None:
             self._missed(BLIND, self._blind_since_ns)

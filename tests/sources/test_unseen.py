@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Final, NamedTuple
 
 from hypothesis import given
@@ -48,7 +49,9 @@ def test_every_life_is_told_of_or_declared_and_never_both(history: list[Life]) -
         for hierarchy in life.removed:
             time_ns += 1
             ends = known and hierarchy == identity
+            untold_ns = counting.untold_ns
             declared.append(counting.removed("/x", hierarchy, time_ns, ends=ends, stands=False, known=known))
+            assert not declared[-1] or untold_ns == declared[-1]
             known = known and not ends
         assert sum(map(bool, declared)) == (0 if life.looked_at else 1)
         assert all(began <= since_ns for began in declared if began)
@@ -78,11 +81,14 @@ def test_a_removal_that_nothing_is_known_of_is_one_that_went_unseen() -> None:
 def test_what_may_have_been_removed_unseen_is_forgotten() -> None:
     """But for what is known to be there."""
     counting = Lives()
-    for path in ("/a", "/b"):
-        counting.made(path, ANCHOR, 1, known=False)
-    counting.forget(but={"/b"})
+    for path, since_ns in (("/told", 1), ("/a", 2), ("/b", 3)):
+        counting.made(path, ANCHOR, since_ns, known=False)
+    counting.told("/told")
+    assert counting.forget(but={"/b"}) == 2  # what may be missing began then
     assert len(counting) == 1
-    assert counting.removed("/b", ANCHOR, 5, ends=False, stands=False, known=False) == 1
+    assert counting.untold_ns == 3
+    assert counting.removed("/b", ANCHOR, 5, ends=False, stands=False, known=False) == 3
+    assert counting.untold_ns == counting.forget() > time.time_ns()  # there is none
 
 
 def test_the_first_is_said_at_once_and_the_others_once_a_second() -> None:

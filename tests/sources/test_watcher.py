@@ -223,6 +223,35 @@ def test_whatever_comes_and_goes_while_the_queue_overflows_is_told_or_lies_in_a_
         assert names.count("Appeared") == names.count("Vanished")
 
 
+@pytest.mark.parametrize("removed", ["before the flood", "in the flood"])
+def test_what_began_before_the_queue_overflowed_and_was_never_told_of_lies_in_the_declared_range(
+    removed: str, cgroups: CgroupFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first event was read when the queue was whole; nobody could look at it any more; its end is told late or lost."""
+    with short_queued(cgroups) as watched:
+        watched.watcher.wait(0)
+        poll = watched.watcher._poll
+
+        def poll_and_flood(timeout: float) -> None:
+            poll(timeout)
+            if watched.watcher._events:
+                monkeypatch.undo()
+                for number in range(20):
+                    cgroups.make(f"c{number}")
+                if removed == "in the flood":
+                    cgroups.remove("early")  # its event finds no room
+
+        monkeypatch.setattr(watched.watcher, "_poll", poll_and_flood)
+        began_ns = time.time_ns()
+        cgroups.make("early")
+        if removed == "before the flood":
+            cgroups.remove("early")
+        watched.until(lambda: watched.watcher.scans > 0 and declared(watched, OVERFLOWED))
+        assert not watched.of("early")
+        (span,) = declared(watched, OVERFLOWED)
+        assert span.first_ns <= began_ns
+
+
 def test_an_overflow_is_declared_once_after_what_the_comparison_found(cgroups: CgroupFolder) -> None:
     """From the last moment at which the queue was known to be empty; an end that went unseen lies within that time too."""
     with short_queued(cgroups) as watched:
