@@ -19,11 +19,12 @@ from streamer.kernel.cgroup import CgroupReader, DescriptorBudget
 from streamer.kernel.hierarchy import Hierarchies
 from streamer.manager.fleet import Fleet
 from streamer.manager.narrator import Host, Now
+from streamer.manager.roster import REMEMBER_ENDED
 from streamer.memory import Memory
 from streamer.model.messages import Message
-from streamer.model.observations import Appeared, Sampled
+from streamer.model.observations import Appeared, Joined, Sampled, Vanished
 from streamer.model.spec import ContainerSpec
-from streamer.model.stats import STATS, Sample
+from streamer.model.stats import INDEX, STATS, Sample
 from streamer.model.wire import Entry, encode
 from streamer.outbox.backlog import Backlog
 from streamer.sinks.kafka.records import Packer
@@ -32,6 +33,7 @@ CONTAINERS: Final = 50
 ROUNDS: Final = 40
 SECOND_NS: Final = 1_000_000_000
 FILES_OF_V2: Final = {stat.v2.partition(":")[0] for stat in STATS if stat.v2}
+OOM_KILLS: Final = INDEX["memory_oom_kills"]
 VALUES: Final = tuple(1_000_000 + place for place in range(len(STATS)))
 
 
@@ -109,6 +111,35 @@ def test_blocks_of_memory_that_a_sample_leaves_behind() -> None:
     for _ in range(160):  # ten blocks of samples, some minutes
         pipeline.take(pipeline.look(0))
     assert (sys.getallocatedblocks() - before) / (160 * CONTAINERS) < 0.05
+
+
+def test_blocks_of_memory_that_an_ended_container_leaves_behind() -> None:
+    """A thousand of them are remembered for a late word of the kernel log: who they were, and nothing of what was measured.
+
+    After those: a host on which jobs come and go for weeks holds no more than on its first day.
+    """
+    fleet = Fleet(Host("web-3", "0" * 32, "boot", 1, "0"), docker=False)
+
+    def lives(first: int, count: int) -> None:
+        for inode in range(first, first + count):
+            path, values = f"/jobs/{inode:06}", tuple(inode * 1000 + place for place in range(len(STATS)))
+            for seen in (
+                Appeared(path, "unified", inode, SECOND_NS, "live", ContainerSpec()),
+                Joined(path, inode, SECOND_NS, inode),
+                Sampled(path, inode, Sample(SECOND_NS, (*values[:OOM_KILLS], 0, *values[OOM_KILLS + 1 :]))),
+                Vanished(path, inode, 2 * SECOND_NS),
+            ):
+                said = fleet.observe(seen, Now(SECOND_NS, SECOND_NS))
+                fleet.checkpoint(said)
+
+    lives(1000, 100)
+    before = sys.getallocatedblocks()
+    lives(2000, 100)
+    assert (sys.getallocatedblocks() - before) / 100 <= 20
+    lives(3000, REMEMBER_ENDED)
+    before = sys.getallocatedblocks()
+    lives(5000, 2 * REMEMBER_ENDED)
+    assert (sys.getallocatedblocks() - before) / REMEMBER_ENDED < 0.5
 
 
 def test_bytes_on_the_wire() -> None:

@@ -398,9 +398,10 @@ class Fleet:
         return self._say.updated(container, changed, time_ns, now) if changed else []
 
     def _deleted(self, container: Container, now: Now) -> list[Message]:
-        last = self._roster.leave(container)
         container.identify(self.labels)
-        return self._say.deleted(container, now, last=last)
+        said = self._say.deleted(container, now, last=self._roster.leave(container))
+        container.ended()
+        return said
 
     def _check_kills(self, container: Container, now: Now) -> list[Message]:
         self._kills.check(container, now)
