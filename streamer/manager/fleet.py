@@ -286,11 +286,11 @@ class Fleet:
         container = self._roster.present(seen.path, seen.inode)
         if container is None:
             return []
-        self._roster.gone(container)
         self._touched[container.incarnation] = container
         container.vanished_ns, container.not_before_ns = seen.time_ns, seen.not_before_ns
         # a container that Docker never spoke of may be another engine's: no word on its end will come either
         container.hold_until = now.monotonic_ns + (HOLD_DELETED_NS if container.details.name else HOLD_CREATED_NS)
+        self._roster.gone(container, now.monotonic_ns)
         return self._advance(container, now)
 
     # runtimes

@@ -9,6 +9,7 @@ from typing import Final
 from streamer.manager.container import UNKNOWN, Container, Details
 
 REMEMBER_ENDED: Final = 1000
+REMEMBER_ENDED_NS: Final = 600_000_000_000  # the kernel log is read at once: later than this it tells of none
 REMEMBER_DETAILS: Final = 2_000  # also of containers that were removed: their cgroups may be told of later than that
 LATE_NS: Final = 10_000_000_000  # a cgroup is told of no later than this after it was made
 
@@ -46,13 +47,14 @@ class Roster:
         container = self.by_path.get(path)
         return container if container is not None and container.inode == inode else None
 
-    def gone(self, container: Container) -> None:
-        """Its cgroup is no longer there."""
+    def gone(self, container: Container, now_ns: int) -> None:
+        """Its cgroup is no longer there; `hold_until` is about its end by now. Those that ended long ago are forgotten."""
         del self.by_path[container.path]
-        self._ended[container.path] = container
-        self._ended.move_to_end(container.path)
-        if len(self._ended) > REMEMBER_ENDED:
-            self._ended.popitem(last=False)
+        ended = self._ended
+        ended[container.path] = container
+        ended.move_to_end(container.path)
+        while len(ended) > REMEMBER_ENDED or next(iter(ended.values())).hold_until < now_ns - REMEMBER_ENDED_NS:
+            ended.popitem(last=False)
 
     def leave(self, container: Container) -> bool:
         """Its `deleted` is said; whether it was the last incarnation of its container."""

@@ -16,6 +16,7 @@ from streamer.manager.fleet import HOLD_CREATED_NS, HOLD_DELETED_NS, HOLD_STARTU
 from streamer.manager.kills import EARLY_AT_START_NS, EARLY_NS
 from streamer.manager.kills import GRACE_NS as OOM_GRACE_NS
 from streamer.manager.narrator import Now
+from streamer.manager.roster import REMEMBER_ENDED_NS
 from streamer.model import messages as m
 from streamer.model import observations as o
 from streamer.model.spec import ContainerSpec
@@ -227,6 +228,20 @@ def test_a_late_kernel_log_record_still_finds_its_container() -> None:
     teller.hear(event("create"), appeared(), event("die", exit_code=137), vanished())
     (oom,) = teller.hear(kill())
     assert (oom.name, oom.container_id) == ("web", ID)
+
+
+def test_who_ended_long_ago_is_forgotten_when_another_one_ends() -> None:
+    """For as long as the kernel log may tell of it, a kill is laid at its door; later it is that of a cgroup that nobody knows."""
+    teller = Teller(docker=False)
+    teller.hear(appeared("/job", 1), vanished("/job", 1))
+    teller.later(REMEMBER_ENDED_NS)
+    teller.hear(appeared("/next", 2), vanished("/next", 2))
+    (oom,) = teller.hear(kill(1, cgroup="/job"))
+    assert oom.incarnation.endswith(".memory.1")
+    teller.later(HOLD_CREATED_NS + 1)
+    teller.hear(appeared("/last", 3), vanished("/last", 3))
+    (oom,) = teller.hear(kill(2, cgroup="/job")) + teller.later(EARLY_AT_START_NS)
+    assert oom.incarnation.endswith(".unknown")
 
 
 @pytest.mark.parametrize(
