@@ -63,6 +63,8 @@ _SWITCH_SECONDS: Final = 0.0005
 """How long one thread may keep the others from running Python, instead of 5 ms: a cgroup may be gone in those."""
 _COLLECT_AFTER: Final = (20_000, 20, 20)
 """Of gc.set_threshold: messages are freed by their reference counts, so that looking for cycles after every 700 finds nothing."""
+_COLLECT_SECONDS: Final = 60.0
+"""Where little happens 20 000 come together in a day only, and what cycles hold is larger than they: a transport of asyncio's, 1 KB."""
 
 
 class Agent:
@@ -352,9 +354,20 @@ def run(settings: Settings, duration_seconds: float | None = None, reload: Calla
         run = Run(settings, reload)
         gc.freeze()  # what is loaded stays: no collection need look at it
         gc.set_threshold(*_COLLECT_AFTER)
-        return await run.run(duration_seconds)
+        collecting = asyncio.create_task(_collect(), name="collect")
+        try:
+            return await run.run(duration_seconds)
+        finally:
+            await cancel({collecting})
 
     return asyncio.run(main())
+
+
+async def _collect() -> None:
+    """Free what came into cycles since the last time, some milliseconds. What is older is left to the thresholds: it takes ten times as long."""
+    while True:
+        await asyncio.sleep(_COLLECT_SECONDS)
+        gc.collect(0)
 
 
 async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -83,6 +83,10 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # uvicorn lets it run after a reset, and all of us live on with it
         self._give_up_answer()  # uvicorn tells the newest request alone; with pipelining that is another one
+        # A request knows its connection: who is gone would stay, with what it asked, until cycles are looked for.
+        self.pipeline.clear()
+        self._answering = self.cycle = None  # type: ignore[assignment]  # as before the first request
+        self.scope = None  # type: ignore[assignment]  # the same
 
     def data_received(self, data: bytes) -> None:
         for start in range(0, len(data), _SLICE_BYTES):  # a body may come in the same packet as its head

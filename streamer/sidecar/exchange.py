@@ -111,9 +111,10 @@ class Exchange:
 
     async def close(self) -> None:
         """Stop watching the client."""
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait({self._watch})
+        watch, self._watch = self._watch, None  # cancelled, it remembers where it stood, and so this: they would keep each other
+        if watch is not None:
+            watch.cancel()
+            await asyncio.wait({watch})
 
     async def body(self) -> bytes:
         """The whole body of the request.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -61,6 +62,23 @@ async def test_it_answers_on_a_free_port(house: House) -> None:
         assert body["cgroup_path"] == "/a/raw one"
         assert sidecar.status().state == "ok"
     assert sidecar.status().state == "down"
+
+
+async def test_who_has_gone_leaves_nothing_that_keeps_itself(house: House) -> None:
+    """Neither a request nor its connection waits for the collector of cycles; asyncio's transports do, the client's and ours."""
+    asked = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n%b\r\n"
+    async with house.serving() as sidecar:
+        await raw(sidecar.address, asked % b"Connection: close\r\n")
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(10):
+                got = await raw(sidecar.address, asked % b"" * 2 + asked % b"Connection: close\r\n")
+                assert got.count(b"HTTP/1.1 200") == 3
+            await asyncio.sleep(0.01)  # the server's ends of them
+            assert gc.collect() <= 10 * 2 * 8
+        finally:
+            gc.enable()
 
 
 async def test_a_unix_socket_is_for_owner_and_group(house: House, socket_path: Path) -> None:
