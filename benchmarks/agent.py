@@ -103,6 +103,10 @@ class Measured:
         """Resident memory now, with what is shared counted as its share."""
         return self._told("smaps_rollup", "Pss") * 1024
 
+    def anonymous_bytes(self) -> int:
+        """Resident memory that belongs to no file, so to this process alone, whoever else maps the same programs."""
+        return self._told("smaps_rollup", "Anonymous") * 1024
+
     def threads(self) -> int:
         return self._told("status", "Threads")
 

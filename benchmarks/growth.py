@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks import report
-from benchmarks.agent import SecondAgent
+from benchmarks.agent import SecondAgent, total
 from benchmarks.cgroups import Cgroups, tenant_command
 from benchmarks.command import add_save, plain, positive, progress
 from benchmarks.ends import open_ends
@@ -79,7 +79,7 @@ def _size(count: int, url: str, args: argparse.Namespace, directory: Path) -> Si
         progress(f"  {sum(w.cpu for w in windows) * _US / max(1, sum(w.samples for w in windows)):.0f} µs a sample")
         return Size(
             count, windows, agent.rss_bytes(), agent.pss_bytes(), agent.descriptors(),
-            told["streamer_memory_bytes"], told["streamer_memory_samples"],
+            total(told, "streamer_memory_bytes"), told["streamer_memory_samples"],
         )  # fmt: skip
 
 

@@ -31,6 +31,11 @@ _REPORT_SECONDS: Final = 600.0
 _BLOCKS: Final = 12
 _T: Final = 2.228  # Student's t for 95 % and _BLOCKS - 2 degrees of freedom
 _MB: Final = 1e6
+_PARTS: Final = ("containers", "samples", "statistics", "deleted", "events")  # of `streamer_memory_bytes`
+_OF_IT: Final = {  # rows of the report: what makes up its own memory
+    **{part: f"{part}_bytes" for part in _PARTS},
+    "not counted by the agent": "uncounted",
+}
 _KAFKA_KEEPS: Final[dict[str, Any]] = {  # so that the disk does not fill, however long it runs
     "log_retention_bytes": "40000000",
     "log_segment_bytes": "10000000",
@@ -40,7 +45,12 @@ _KAFKA_KEEPS: Final[dict[str, Any]] = {  # so that the disk does not fill, howev
 
 
 class Look(NamedTuple):
-    """One look at the agent. Counters count from its start; `cpu` is in seconds, `backlog` in messages."""
+    """One look at the agent. Counters count from its start; `cpu` is in seconds, `backlog` in messages, memory in bytes.
+
+    anonymous  memory that belongs to no file. Of PSS a part is the agent's share of the interpreter's file, which
+               grows when other programs in Python end
+    *_bytes    what the agent counts itself, by what it is
+    """
 
     hours: float
     rss: int
@@ -56,10 +66,25 @@ class Look(NamedTuple):
     failures: float
     gaps: float
     containers: float
-    memory_bytes: float
     deleted_kept: float
     state_bytes: float
     churned: int
+    anonymous: int
+    containers_bytes: float
+    samples_bytes: float
+    statistics_bytes: float
+    deleted_bytes: float
+    events_bytes: float
+
+    @property
+    def counted(self) -> float:
+        """Bytes that the agent counts itself: all that it holds for queries."""
+        return sum(getattr(self, f"{part}_bytes") for part in _PARTS)
+
+    @property
+    def uncounted(self) -> float:
+        """What of its own memory is left: the interpreter, code, decisions, buffers, holes."""
+        return self.anonymous - self.counted
 
 
 class Trend(NamedTuple):
@@ -216,7 +241,11 @@ class Course:
         rows = [
             ("RSS MB", *_extremes(settled, lambda look: look.rss / _MB), trends["rss"].text(_MB, "MB")),
             ("PSS MB", *_extremes(settled, lambda look: look.pss / _MB), trends["pss"].text(_MB, "MB")),
-            ("of it samples and events, MB", *_extremes(settled, lambda look: look.memory_bytes / _MB), trends["memory_bytes"].text(_MB, "MB")),
+            ("its own (anonymous) MB", *_extremes(settled, lambda look: look.anonymous / _MB), trends["anonymous"].text(_MB, "MB")),
+            *(
+                (f"of it {part}, MB", *_extremes(settled, lambda look, name=name: getattr(look, name) / _MB), trends[name].text(_MB, "MB"))
+                for part, name in _OF_IT.items()
+            ),
             ("descriptors", *_extremes(settled, lambda look: look.descriptors, 0), trends["descriptors"].text(1, "")),
             ("threads", *_extremes(settled, lambda look: look.threads, 0), trends["threads"].text(1, "")),
             ("CPU, % of a core", *_extremes(_rates(settled, "cpu"), lambda rate: rate * 100), _of_rates(settled, "cpu").text(0.01, "%")),
@@ -249,6 +278,10 @@ class Course:
         rated = [looks[0], *looks]
         panels = [
             Panel("memory, MB", {"RSS": [look.rss / _MB for look in looks], "PSS": [look.pss / _MB for look in looks]}),
+            Panel(
+                "its own (anonymous) memory, MB",
+                {"all": [look.anonymous / _MB for look in looks], "counted": [look.counted / _MB for look in looks]},
+            ),
             Panel("descriptors", {"": [look.descriptors for look in looks]}, from_zero=False),
             Panel("CPU, % of a core", {"": [rate * 100 for rate in _rates(rated, "cpu")]}),
             Panel("samples a second", {"": _rates(rated, "samples")}),
@@ -266,7 +299,7 @@ class Course:
 
     def _trends(self) -> dict[str, Trend]:
         settled = self._settled()
-        names = ("rss", "pss", "memory_bytes", "descriptors", "threads")
+        names = ("rss", "pss", "anonymous", *_OF_IT.values(), "descriptors", "threads")
         return {name: trend([(look.hours, float(getattr(look, name))) for look in settled]) for name in names}
 
 
@@ -277,7 +310,8 @@ def _look(agent: SecondAgent, hours: float, churned: int) -> Look:
         told["streamer_samples_total"], told["streamer_samples_skipped_total"], total(told, "streamer_sink_delivered_total"),
         total(told, "streamer_sink_backlog_messages"), total(told, "streamer_sink_dropped_total"),
         total(told, "streamer_sink_failures_total"), total(told, "streamer_gaps_total"), told["streamer_containers"],
-        told["streamer_memory_bytes"], told["streamer_memory_deleted_containers"], total(told, "streamer_state_bytes"), churned,
+        told["streamer_memory_deleted_containers"], total(told, "streamer_state_bytes"), churned, agent.anonymous_bytes(),
+        *(told[f'streamer_memory_bytes{{of="{part}"}}'] for part in _PARTS),
     )  # fmt: skip
 
 

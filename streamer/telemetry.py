@@ -71,7 +71,12 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("streamer_docker_requests_total", "counter", "Calls made to the Docker Engine.", ("call",)),
     Metric("streamer_rescans_total", "counter", "Scans of the cgroup tree."),
     Metric("streamer_descriptors_held", "gauge", "Descriptors held open for sampling."),
-    Metric("streamer_memory_bytes", "gauge", "Bytes of samples, statistics and events held for queries."),
+    Metric(
+        "streamer_memory_bytes",
+        "gauge",
+        "Bytes held for queries: what is known of containers that live, their samples, their statistics; deleted ones with theirs; events.",
+        ("of",),
+    ),
     Metric("streamer_memory_samples", "gauge", "Samples held for queries."),
     Metric("streamer_memory_deleted_containers", "gauge", "Containers held for queries after their end."),
     Metric("streamer_memory_ignored_total", "counter", "Messages that queries do not see: repeated, or too late."),

@@ -184,6 +184,7 @@ def test_soak_writes_its_report_and_picture(tmp_path: Path) -> None:
     assert len(looks) >= 4
     assert looks[-1]["samples"] > looks[0]["samples"]
     assert all(look["rss"] > look["pss"] > 0 for look in looks)
+    assert all(look["rss"] > look["anonymous"] > look["samples_bytes"] + look["events_bytes"] > 0 for look in looks)
     assert rows((tmp_path / "report-end.md").read_text(), "RSS MB")
     assert xml.etree.ElementTree.parse(tmp_path / "report-end.svg").getroot().findall("{*}polyline")
     again = benchmarks("soak", "--again", str(tmp_path / "looks.jsonl"), "--warm-up", "0")

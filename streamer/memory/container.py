@@ -33,6 +33,7 @@ RATED: Final = (
 Look = tuple[int, tuple[Any, ...]]
 """Of a sample its time, wall clock in ns, and a value for each of `RATED`, `UNSET` where the kernel gave none."""
 
+_FLAT_BYTES: Final = 2000  # the object, its facts, and where it is found by them
 _RECORD_BYTES: Final = 1500  # `latest`, less what it shares with the newest sample and the container
 _LOOK_BYTES: Final = 600  # the older one; values of the newer one are those of `latest`
 
@@ -114,13 +115,14 @@ class Container:
 
     @property
     def size(self) -> int:
-        """Bytes that its samples and statistics take."""
-        return (
-            self.samples.size
-            + self.summary.size
-            + (_RECORD_BYTES if self.latest is not None else 0)
-            + _LOOK_BYTES * len(self.looks)
-        )
+        """Bytes that it takes."""
+        return sum(self.sizes)
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Bytes of what is known of it, with the newest sample; of its samples; of its statistics."""
+        newest = (_RECORD_BYTES if self.latest is not None else 0) + _LOOK_BYTES * len(self.looks)
+        return _FLAT_BYTES + newest, self.samples.size, self.summary.size
 
     @property
     def encoded(self) -> bytes:

@@ -11,6 +11,8 @@ from typing import Final, NamedTuple
 
 from streamer.model.messages import Topic
 
+_EVENT_BYTES: Final = 400  # beside the record: the tuple, its numbers and strings, its places in two collections
+
 
 class Event(NamedTuple):
     """Something that was said once.
@@ -34,7 +36,7 @@ class Event(NamedTuple):
 
     @property
     def size(self) -> int:
-        return len(self.value) + 256  # 256: the tuple, its strings and its place
+        return len(self.value) + _EVENT_BYTES
 
 
 _position: Final = attrgetter("position")

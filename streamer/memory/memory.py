@@ -33,7 +33,7 @@ class Limits(NamedTuple):
 
     deleted        recently deleted containers
     deleted_ms     how long they stay visible
-    deleted_bytes  that their samples and statistics may hold on to
+    deleted_bytes  that they may hold on to, with their samples and statistics
     events         of each kind: lifecycle, OOM, control
     event_bytes    of each kind; several kinds, so that a burst of short jobs cannot push out OOM kills and gaps
     event_ms       how long an event is kept after it was told
@@ -285,7 +285,7 @@ class Memory:
 
     @property
     def bytes(self) -> int:
-        """Held by samples, statistics and events."""
+        """Held by containers, with their samples and statistics, and by events."""
         return sum(container.size for container in self._containers.values()) + self.event_bytes
 
     @property

@@ -21,6 +21,9 @@ _MOST_RANGES: Final = 100
 """Of an `Accept` header; the rest is not looked at: a head may hold thirty thousand, a tenth of a second of work."""
 _OPENMETRICS_VERSIONS: Final = ("1.0.0", "0.0.1")
 _WORKING: Final = ("ok", "degraded")
+_PARTS: Final = (("containers",), ("samples",), ("statistics",))
+"""Labels of `streamer_memory_bytes`, in the order of `Container.sizes`."""
+_DELETED: Final = ("deleted",)
 
 
 def metrics_body(context: Context, accept: str) -> tuple[str, Iterator[bytes]]:
@@ -84,17 +87,21 @@ def _look_up(context: Context, containers: Sequence[Container]) -> Iterator[byte
     """Numbers that are not counted where they arise, with a pause after some hundred containers."""
     telemetry, memory = context.telemetry, context.memory
     runtimes: Counter[tuple[str, ...]] = Counter()
-    samples, size = 0, memory.event_bytes
+    samples = 0
+    sizes: dict[tuple[str, ...], int] = dict.fromkeys((*_PARTS, _DELETED), 0)
     for start in range(0, len(containers), _SLICE):
         some = containers[start : start + _SLICE]
         runtimes.update((str(c.facts.get("runtime", "")),) for c in some if not c.deleted_ms)
         samples += sum(len(container.samples) for container in some)
-        size += sum(container.size for container in some)
+        for container in some:
+            for part, size in zip(_PARTS, container.sizes, strict=True):
+                sizes[_DELETED if container.deleted_ms else part] += size
         yield b""
     telemetry.replace("streamer_runtime_containers", runtimes)
     telemetry.set("streamer_memory_deleted_containers", len(containers) - runtimes.total())
     telemetry.set("streamer_memory_samples", samples)
-    telemetry.set("streamer_memory_bytes", size)  # what `Memory.bytes` sums up in one go
+    # together what `Memory.bytes` sums up in one go
+    telemetry.replace("streamer_memory_bytes", {**sizes, ("events",): memory.event_bytes})
     telemetry.count("streamer_memory_ignored_total", by=memory.ignored - telemetry.value("streamer_memory_ignored_total"))
 
 

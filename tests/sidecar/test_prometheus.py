@@ -35,7 +35,12 @@ def parsed(text: bytes) -> dict[tuple[str, tuple[str, ...]], float]:
     return found
 
 
-LOOKED_UP = {"streamer_runtime_containers", "streamer_memory_samples", "streamer_memory_deleted_containers"}
+LOOKED_UP = {
+    "streamer_runtime_containers",
+    "streamer_memory_bytes",
+    "streamer_memory_samples",
+    "streamer_memory_deleted_containers",
+}
 """Known at the scrape alone; tested below."""
 
 
@@ -52,7 +57,7 @@ async def test_every_metric_of_the_table_is_exposed(house: House) -> None:
         got = await client.get("/metrics")
     assert got.headers["content-type"] == CONTENT_TYPE
     found = parsed(got.content)
-    set_by_the_scrape = {"streamer_memory_bytes": house.memory.bytes, "streamer_memory_ignored_total": 0}
+    set_by_the_scrape = {"streamer_memory_ignored_total": 0}
     for metric in METRICS:
         if metric.kind == "histogram":
             assert found[f"{metric.name}_sum", metric.labels] == 0.25, metric.name
@@ -77,6 +82,22 @@ async def test_containers_are_counted_by_runtime_as_they_are_now(house: House) -
         found = parsed((await client.get("/metrics")).content)
     assert ("streamer_runtime_containers", ("raw",)) not in found
     assert found["streamer_memory_deleted_containers", ()] == 2
+
+
+async def test_all_that_memory_holds_is_told_by_what_it_is(house: House) -> None:
+    """Parts make up the whole; what a container held is that of a deleted one once it has ended."""
+    name = "streamer_memory_bytes"
+    async with house.client() as client:
+        before = parsed((await client.get("/metrics")).content)
+        house.tell.deleted("/a/raw one", runtime="raw", cgroup_path="/a/raw one")
+        after = parsed((await client.get("/metrics")).content)
+    for found in (before, after):
+        assert {labels for metric, labels in found if metric == name} == {
+            (part,) for part in ("containers", "samples", "statistics", "deleted", "events")
+        }
+    assert sum(size for (metric, _), size in after.items() if metric == name) == house.memory.bytes
+    for part, moved in (("containers", -1), ("samples", -1), ("statistics", -1), ("deleted", 1), ("events", 1)):
+        assert (after[name, (part,)] - before[name, (part,)]) * moved > 0, part
 
 
 @given(st.lists(st.floats(0, 100) | st.sampled_from(HISTOGRAM.bounds)))
