@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from streamer.app import Agent, cancel
 from streamer.config import Settings
-from streamer.contracts import Emit, Look
+from streamer.contracts import Emit
 from streamer.manager.fleet import Fleet
 from streamer.manager.narrator import Now
 from streamer.model import observations as o
@@ -54,7 +54,7 @@ async def _once(settings: Settings) -> Snapshot:
         watcher.start()
         await _hear_docker(agent, hear)
         hear(o.Degraded("source.docker", agent.clock.wall_ns(), "only one look was asked for"))  # nothing is waited for any more
-        looks = [Look(c.path, c.hierarchy, c.inode, c.network_pid()) for c in agent.fleet.containers()]
+        looks = [container.look() for container in agent.fleet.containers()]
         first = {s.path: s for s in await agent.sampler.read(looks)}
         await asyncio.sleep(_BETWEEN_READINGS)
         rates = {}

@@ -82,14 +82,14 @@ def _once(args: argparse.Namespace) -> int:
 def json_lines(said: Iterable[Message]) -> bytes:
     """The records, one JSON value a line."""
     encoder = msgspec.json.Encoder()
-    return encoder.encode_lines(message.record for message in said if message.record is not None)
+    return encoder.encode_lines(message.whole for message in said if message.record is not None)
 
 
 def rows(said: Sequence[Message], rates: Rates) -> list[Row]:
     """One row per container that is there: from the last word on its life and its last sample."""
     lives: dict[str, messages.ContainerLifecycle] = {}
     samples: dict[str, messages.Record] = {}
-    for record in (message.record for message in said):
+    for record in (message.whole for message in said):
         if isinstance(record, messages.ContainerLifecycle):
             lives[record.incarnation] = record
         elif isinstance(record, messages.ContainerStats):

@@ -79,7 +79,8 @@ class CgroupReader:
                 values = self._look(plan)
             except OSError:
                 values = self._look_at_what_answers(plan)
-            return Sample(time_ns, values, self._network.read(), self._devices, filesystems)
+            interfaces = self._network.read() if self.net_dev_pid else ()
+            return Sample(time_ns, values, interfaces, self._devices, filesystems)
         finally:
             if not self._held:
                 self._files.close()

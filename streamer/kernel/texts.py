@@ -8,6 +8,7 @@ from itertools import repeat
 from typing import Final
 
 _START: Final = repeat(0)
+_NONE: Final = ()
 _PAGE: Final = 4000
 _PAGE_NEARLY: Final = 2000
 """Of a list the kernel gives at most a page at once, and whole lines: less than this is the end of it."""
@@ -31,9 +32,12 @@ class Texts:
             OSError: one cannot be read.
         """
         seen, sizes = self._seen, self._sizes
+        # Reading and comparing run in C. One call into a C library for all files of a cgroup was no quicker than this.
+        found = [*map(os.pread, self._descriptors, sizes, _START)]
+        if found == seen and not self._first:
+            return _NONE
         places = []
-        # The loop of reading runs in C. One call into a C library for all files of a cgroup was no quicker than this.
-        for place, raw in enumerate(map(os.pread, self._descriptors, sizes, _START)):
+        for place, raw in enumerate(found):
             if raw != seen[place] or self._first:
                 while len(raw) >= sizes[place]:
                     sizes[place] *= 2

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from msgspec import UNSET
 
 from streamer.clock import rfc3339
+from streamer.contracts import Look
 from streamer.model import stats
 from streamer.model.messages import ABOUT_FIELDS
 from streamer.model.observations import Described, OomKilled
@@ -64,6 +65,9 @@ UNKNOWN: Final = Details()
 _COUNTERS: Final = tuple(i for i, row in enumerate(stats.STATS) if row.kind == "counter")
 _NETWORK_SUFFIXES: Final = tuple(suffix for suffix, _ in stats.NETWORK)
 _network_counters: Final = operator.attrgetter(*_NETWORK_SUFFIXES)
+NOTHING_SAID: Final[tuple[Any, ...]] = (None,) * 5
+"""Of the sample that was told last: what others may repeat of it, and its values, network, devices and `about`."""
+
 _NO_NETWORK: Final = (UNSET,) * (len(stats.NETWORK) + 1)
 
 
@@ -91,9 +95,9 @@ class Container:
     """One incarnation: from the appearance of its cgroup to its `deleted`."""
 
     __slots__ = (
-        "_absent", "_columns", "_floor", "_getter", "_highest", "_net_floor", "_network", "_steady", "about", "alive_ns", "details", "emptied", "exit_code", "found", "hierarchy",
+        "_absent", "_columns", "_floor", "_getter", "_highest", "_look", "_net_floor", "_network", "_steady", "about", "alive_ns", "details", "emptied", "exit_code", "found", "hierarchy",
         "hold_until", "incarnation", "inode", "joined_pid", "last", "not_before_ns", "oom_check_at", "oom_counted",
-        "oom_repeated", "oom_said", "oom_start", "oom_unlogged", "oom_unlogged_ns", "owner", "path", "restored", "said", "said_created", "samples", "seen_ns", "settle_at", "spec",
+        "oom_repeated", "oom_said", "oom_start", "oom_unlogged", "oom_unlogged_ns", "owner", "path", "restored", "said", "said_created", "said_last", "samples", "seen_ns", "settle_at", "spec",
         "state", "vanished_ns", "waiting",
     )  # fmt: skip
 
@@ -116,6 +120,7 @@ class Container:
         self.about: tuple[Any, ...] = ()
         self.said: dict[str, Any] = {}  # what consumers were last told, to tell what changed
         self.said_created = False
+        self.said_last = NOTHING_SAID
         self.restored = False  # known from an earlier run, and not seen by this one yet
         self.alive_ns = 0  # that run knew it to be there at this time
         self.hold_until = 0  # monotonic ns; `created` or `deleted` waits for the runtime's word until then
@@ -124,6 +129,7 @@ class Container:
         self.vanished_ns = 0
         self.not_before_ns = 0
         self.exit_code: int | None = None
+        self._look: Look | None = None
         self.joined_pid = 0  # the first process seen in a raw cgroup
         self.emptied: Sample | None = None
         self.last: Sample | None = None
@@ -154,6 +160,7 @@ class Container:
         self._highest.clear()
         self._net_floor.clear()
         self._steady, self._network = ((), ()), ((), _NO_NETWORK)
+        self.said_last, self._look = NOTHING_SAID, None
 
     def __repr__(self) -> str:
         return f"<Container {self.incarnation} {self.path} said_created={self.said_created} vanished={bool(self.vanished_ns)}>"
@@ -201,7 +208,22 @@ class Container:
         """When this incarnation began, 0 when not known."""
         return self.details.started_at_ns or (self.seen_ns if self.found == "live" else 0)
 
+    def deadlines(self) -> Iterator[int]:
+        """Monotonic ns: what it waits for."""
+        if not self.said_created or self.vanished_ns:
+            yield self.hold_until
+        if self.settle_at:
+            yield self.settle_at
+        if self.oom_check_at:
+            yield self.oom_check_at
+
     # what was measured
+
+    def look(self) -> Look:
+        """The wish for a sample of it; the very same one until its process is another."""
+        if self._look is None or self._look.pid != self.network_pid():
+            self._look = Look(self.path, self.hierarchy, self.inode, self.network_pid())
+        return self._look
 
     def network_pid(self) -> int:
         """A process in its network namespace, or 0 when that is known to be shared or no process is known."""
@@ -264,8 +286,9 @@ class Container:
         return (*map(sum, zip(*floor.values(), strict=True)), list(sample.interfaces))
 
     def take(self, sample: Sample) -> None:
-        """Remember a sample as the last look."""
+        """Remember a sample as the last look, and count it."""
         before, self.last = self.last, sample
+        self.samples += 1
         if before is not None and before.values is sample.values:
             return
         end = self.emptied

@@ -10,7 +10,7 @@ Order within a container: nothing before `created`, nothing but a late kernel-lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from msgspec import UNSET
@@ -74,7 +74,7 @@ class Fleet:
             o.Appeared: self._appeared,
             o.Joined: self._joined,
             o.SpecRead: self._spec_read,
-            o.Sampled: self._sampled,
+            o.Sampled: lambda seen, now: self.sampled((seen,), now),
             o.Emptied: self._emptied,
             o.Vanished: self._vanished,
             o.Surveyed: self._surveyed,
@@ -106,7 +106,7 @@ class Fleet:
 
     def next_due(self) -> int | None:
         """Monotonic ns at which `tick` has something to do, or None."""
-        due = [deadline for c in self._roster.unsettled.values() for deadline in _deadlines(c)]
+        due = [deadline for c in self._roster.unsettled.values() for deadline in c.deadlines()]
         return min([*due, *self._kills.next_due()], default=None)
 
     # being told
@@ -114,6 +114,22 @@ class Fleet:
     def observe(self, observation: o.Observation, now: Now) -> list[Message]:
         """Take one observation; return what is to be said because of it."""
         return self._rules[type(observation)](observation, now)
+
+    def sampled(self, taken: Iterable[o.Sampled], now: Now) -> list[Message]:
+        """`observe` for many samples."""
+        said: list[Message] = []
+        by_path, tell = self._roster.by_path, self._say.stats
+        for seen in taken:
+            container = by_path.get(seen.path)
+            if container is not None and container.inode == seen.inode:
+                container.take(seen.sample)
+                if container.said_created:
+                    said.append(tell(container, seen.sample, now))
+                    if container.oom_counted > container.oom_said:
+                        said += self._check_kills(container, now)
+                else:
+                    container.waiting.append(seen.sample)
+        return said
 
     def tick(self, now: Now) -> list[Message]:
         """Say what has waited long enough."""
@@ -262,18 +278,6 @@ class Fleet:
         container.spec = seen.spec
         return self._settle_soon(container, now)
 
-    def _sampled(self, seen: o.Sampled, now: Now) -> list[Message]:
-        container = self._roster.present(seen.path, seen.inode)
-        if container is None:
-            return []
-        container.take(seen.sample)
-        container.samples += 1
-        if not container.said_created:
-            container.waiting.append(seen.sample)
-            return []
-        said = [self._say.stats(container, seen.sample, now)]
-        return said if container.oom_counted <= container.oom_said else said + self._check_kills(container, now)
-
     def _emptied(self, seen: o.Emptied, now: Now) -> list[Message]:
         container = self._roster.present(seen.path, seen.inode)
         if container is None:
@@ -355,7 +359,7 @@ class Fleet:
             return said + self._deleted(container, now)
         if container.settle_at and container.settle_at <= now.monotonic_ns:
             said += self._updated(container, now, now.wall_ns)
-        if not any(_deadlines(container)):
+        if not any(container.deadlines()):
             self._roster.unsettled.pop(container.incarnation, None)
         return said
 
@@ -429,12 +433,3 @@ class Fleet:
 def _last_known_ns(container: Container) -> int:
     """When it was last known to be there."""
     return max(container.seen_ns, container.alive_ns, container.last.time_ns if container.last else 0)
-
-
-def _deadlines(container: Container) -> Iterator[int]:
-    if not container.said_created or container.vanished_ns:
-        yield container.hold_until
-    if container.settle_at:
-        yield container.settle_at
-    if container.oom_check_at:
-        yield container.oom_check_at

@@ -6,7 +6,10 @@ import heapq
 from typing import Final, NamedTuple
 
 _STALE: Final = 100
-"""Turns that do not count any more and may stay in the queue until they are due, beside as many as there are containers."""
+"""Turns that do not count any more and may wait until they are due, beside as many as there are containers."""
+
+_SLOT_NS: Final = 62_500_000
+"""Turns wait in slots of this much time, unsorted until it has come: sorting some together is cheaper than a heap of all."""
 
 
 class Pace(NamedTuple):
@@ -24,7 +27,7 @@ class Pace(NamedTuple):
 
 
 class Schedule:
-    """A queue of containers by the time of their next sample.
+    """Containers by the time of their next sample.
 
     The first look is at once; the second after a random part of the interval, which spreads containers that were
     found together; then every interval. A container that did nothing between two samples is looked at half as often,
@@ -33,10 +36,12 @@ class Schedule:
 
     def __init__(self, pace: Pace) -> None:
         self.pace = pace
-        self._queue: list[tuple[int, int, str]] = []
-        self._current: dict[str, int] = {}  # key -> the one turn of it that counts; others in the queue are stale
+        self._turns: dict[int, list[tuple[int, int, str]]] = {}  # slot of time -> when, number of the turn, key
+        self._slots: list[int] = []  # a heap
+        self._waiting = 0  # turns in all slots
+        self._current: dict[str, int] = {}  # key -> the one turn of it that counts; others that wait are stale
         self._interval: dict[str, int] = {}
-        self._turn = 0
+        self._number = 0
         self._hastened: set[str] = set()
 
     def __len__(self) -> int:
@@ -56,7 +61,8 @@ class Schedule:
     def hasten(self, key: str, now_ns: int) -> None:
         """Look at it now, and go on from there at its pace. Unknown keys are fine: it may have gone."""
         if key in self._interval:
-            self._hastened.add(key)
+            if self.pace.dynamic:
+                self._hastened.add(key)
             self._enqueue(key, now_ns)
 
     def set_pace(self, pace: Pace, now_ns: int) -> None:
@@ -67,10 +73,14 @@ class Schedule:
 
     def next_due(self) -> int | None:
         """When the next sample is due, or None when there is nothing to look at."""
-        queue = self._queue
-        while queue and self._current.get(queue[0][2]) != queue[0][1]:
-            heapq.heappop(queue)
-        return queue[0][0] if queue else None
+        current = self._current
+        while self._slots:
+            slot = self._slots[0]
+            if turns := [turn for turn in self._turns[slot] if current.get(turn[2]) == turn[1]]:
+                return min(turns)[0]
+            heapq.heappop(self._slots)
+            self._waiting -= len(self._turns.pop(slot))
+        return None
 
     def due(self, now_ns: int, spread: float) -> tuple[list[str], int]:
         """Take what is due and plan its next turn; `spread` in [0, 1) is drawn by the caller, once per call.
@@ -79,11 +89,19 @@ class Schedule:
         """
         keys: list[str] = []
         skipped = 0
-        while (due := self.next_due()) is not None and due <= now_ns:
-            key = heapq.heappop(self._queue)[2]
-            keys.append(key)
-            # each container of one call gets another offset, from one random number
-            skipped += self._plan(key, due, now_ns, (spread + len(keys) * 0.618034) % 1.0)
+        while self._slots and self._slots[0] * _SLOT_NS <= now_ns:
+            turns = self._turns.pop(heapq.heappop(self._slots))
+            self._waiting -= len(turns)
+            turns.sort()
+            for place, (due, number, key) in enumerate(turns):
+                if due > now_ns:
+                    for turn in turns[place:]:
+                        self._put(turn)
+                    return keys, skipped
+                if self._current.get(key) == number:
+                    keys.append(key)
+                    # each container of one call gets another offset, from one random number
+                    skipped += self._plan(key, due, now_ns, (spread + len(keys) * 0.618034) % 1.0)
         return keys, skipped
 
     def seen(self, key: str, *, idle: bool) -> None:
@@ -114,9 +132,20 @@ class Schedule:
         return skipped
 
     def _enqueue(self, key: str, at_ns: int) -> None:
-        self._turn += 1
-        self._current[key] = self._turn
-        heapq.heappush(self._queue, (at_ns, self._turn, key))
-        if len(self._queue) > 2 * len(self._current) + _STALE:
-            self._queue = [turn for turn in self._queue if self._current.get(turn[2]) == turn[1]]
-            heapq.heapify(self._queue)
+        self._number += 1
+        self._current[key] = self._number
+        self._put((at_ns, self._number, key))
+        if self._waiting > 2 * len(self._current) + _STALE:
+            all_turns, self._turns, self._slots, self._waiting = self._turns.values(), {}, [], 0
+            for turn in (turn for turns in all_turns for turn in turns if self._current.get(turn[2]) == turn[1]):
+                self._put(turn)
+
+    def _put(self, turn: tuple[int, int, str]) -> None:
+        slot = turn[0] // _SLOT_NS
+        turns = self._turns.get(slot)
+        if turns is None:
+            self._turns[slot] = [turn]
+            heapq.heappush(self._slots, slot)
+        else:
+            turns.append(turn)
+        self._waiting += 1

@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec import structs
 
-from streamer.contracts import CgroupWatch, Clock, KernelLog, Look, Publish, Runtime, Sampler, Source
+from streamer.contracts import CgroupWatch, Clock, KernelLog, Publish, Runtime, Sampler, Source
 from streamer.manager.fleet import Fleet
 from streamer.manager.housekeeping import Pace, Schedule
 from streamer.manager.narrator import Now
@@ -197,9 +197,7 @@ class Manager:
             if skipped:
                 self._telemetry.count("streamer_samples_skipped_total", by=skipped)
                 self._watch.skipped(skipped, self._now())
-            looks = [
-                Look(c.path, c.hierarchy, c.inode, c.network_pid()) for path in paths if (c := self._fleet.get(path)) is not None
-            ]
+            looks = [container.look() for path in paths if (container := self._fleet.get(path)) is not None]
             taken = await self._sampler.read(looks)
             for first in range(0, len(taken), _AT_ONCE):
                 self._sampled(taken[first : first + _AT_ONCE])
@@ -214,14 +212,10 @@ class Manager:
             return False
 
     def _sampled(self, taken: list[o.Sampled]) -> None:
-        said: list[Message] = []
-        now = self._now()
-        dynamic = self._schedule.pace.dynamic
-        for sampled in taken:
-            container = self._fleet.get(sampled.path)
-            if container is not None:
-                self._schedule.seen(sampled.path, idle=dynamic and container.idle(sampled.sample))
-            said += self._fleet.observe(sampled, now)
+        for sampled in taken if self._schedule.pace.dynamic else ():
+            if (container := self._fleet.get(sampled.path)) is not None:
+                self._schedule.seen(sampled.path, idle=container.idle(sampled.sample))
+        said = self._fleet.sampled(taken, self._now())
         self._telemetry.count("streamer_observations_total", "Sampled", by=len(taken))
         self._say(said)
 

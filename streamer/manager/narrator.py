@@ -11,13 +11,14 @@ from typing import Any, Final, NamedTuple, TypeVar
 from msgspec import UNSET
 
 from streamer.clock import rfc3339
-from streamer.manager.container import Container
+from streamer.manager.container import NOTHING_SAID, Container
 from streamer.model import messages as m
 from streamer.model import observations as o
 from streamer.model.messages import Message
 from streamer.model.stats import INDEX, Sample
 
 MS: Final = 1_000_000
+_STATS: Final = m.STATS.suffix
 _Record = TypeVar("_Record", bound=m.Record)
 
 
@@ -88,12 +89,24 @@ class Narrator:
         return [self._message(m.LIFECYCLE, container, record), *([tombstone] if last else [])]
 
     def stats(self, container: Container, sample: Sample, now: Now) -> Message:
+        about, devices, time_ns = container.about, sample.devices, sample.time_ns
+        values, network = container.steady(sample), container.network(sample)
+        id_ = f"{container.incarnation}/stats/{time_ns}"
+        before, values_before, network_before, devices_before, about_before = container.said_last
+        if (
+            values is values_before and network is network_before and devices is devices_before and about is about_before
+            and not sample.filesystems
+        ):  # fmt: skip  # as with most containers most of the time: nothing has changed, so nothing is made anew
+            seq = self._seq[_STATS] = self._seq[_STATS] + 1
+            time_ms = time_ns // MS
+            again = m.Again(before, id_, seq, rfc3339(time_ns), time_ms, now.wall_ns // MS)
+            return Message(m.STATS, container.owner.container_id, again, time_ms)
         record = _make(
-            m.ContainerStats, *self._head(m.STATS, f"{container.incarnation}/stats/{sample.time_ns}", sample.time_ns, now),
-            *container.about, *container.steady(sample), *container.network(sample),
-            list(sample.devices) if sample.devices else UNSET, list(sample.filesystems) if sample.filesystems else UNSET,
+            m.ContainerStats, *self._head(m.STATS, id_, time_ns, now), *about, *values, *network,
+            list(devices) if devices else UNSET, list(sample.filesystems) if sample.filesystems else UNSET,
         )  # fmt: skip
-        return Message(m.STATS, container.owner.container_id, record, sample.time_ns // MS)
+        container.said_last = NOTHING_SAID if sample.filesystems else (m.Steady(record), values, network, devices, about)
+        return Message(m.STATS, container.owner.container_id, record, time_ns // MS)
 
     def oom(self, seen: o.OomKilled, about: tuple[Any, ...], memory_limit_bytes: int | None, now: Now) -> Message:
         """A kill that the kernel log told of."""

@@ -128,7 +128,7 @@ class Memory:
         topic, _, record, _ = message
         self.position = entry.position
         if record is not None:  # a tombstone says what `deleted` has said already
-            self._advance(topic, record)
+            self._advance(topic, record.of.record if type(record) is m.Again else record, record.seq)
             if self._rules[topic.short](record, entry):
                 watchers = self._sample_watchers if topic is m.STATS else self._watchers
                 for watcher in tuple(watchers) if watchers else ():
@@ -152,24 +152,26 @@ class Memory:
 
         return stop
 
-    def _advance(self, topic: Topic, record: m.Record) -> None:
+    def _advance(self, topic: Topic, record: m.Record, seq: int) -> None:
         epoch, stream = record.epoch, self.streams.get(record.host_id)
         if stream is None or epoch > stream.epoch:
             stream = self.streams[record.host_id] = Stream(record.host, record.host_id, epoch, {})
         if epoch == stream.epoch and not topic.compacted:
-            seq, suffix, high_water = record.seq, topic.suffix, stream.high_water
+            suffix, high_water = topic.suffix, stream.high_water
             if seq > high_water.get(suffix, 0):
                 high_water[suffix] = seq
 
-    def _stats(self, record: m.AboutContainer, _entry: Entry) -> bool:
-        container = self._containers.get((record.host_id, record.incarnation)) or self._add(record)
-        latest, epoch = container.latest, record.epoch
+    def _stats(self, record: m.AboutContainer | m.Again, _entry: Entry) -> bool:
+        about = record.of.record if type(record) is m.Again else record
+        container = self._containers.get((about.host_id, about.incarnation)) or self._add(about)
         # by number, not by time: after a clock was set back, the newest sample is not the one with the latest time
-        late = latest is not None and (record.seq <= latest.seq if epoch == latest.epoch else epoch < latest.epoch)
-        if late or container.deleted_ms:
+        if container.deleted_ms or (about.epoch, record.seq) <= container.newest:
             self.ignored += 1
             return False
-        container.sampled(record)
+        if type(record) is m.Again:
+            container.sampled_again(record)
+        else:
+            container.sampled(about)
         return True
 
     def _lifecycle(self, record: m.ContainerLifecycle, entry: Entry) -> bool:

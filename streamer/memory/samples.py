@@ -69,7 +69,6 @@ class Samples:
     __slots__ = (
         "_block",
         "_blocks",
-        "_most",
         "_newest",
         "_newest_ns",
         "_newest_row",
@@ -80,11 +79,12 @@ class Samples:
         "_room",
         "_rows",
         "_times",
+        "most",
     )
 
     def __init__(self, most: int, turn: int = 0) -> None:
         """`turn`: different ones let those that begin together pack at different times."""
-        self._most = most
+        self.most = most
         self._block = max(1, min(most, _BLOCK))
         self._room = 1 + turn % self._block  # so many may wait
         self._forget()
@@ -103,7 +103,7 @@ class Samples:
         self._pace = _Pace(0, 0)
 
     def __len__(self) -> int:
-        return min(self._most, self._packed + len(self._rows))
+        return min(self.most, self._packed + len(self._rows))
 
     @property
     def size(self) -> int:
@@ -122,6 +122,18 @@ class Samples:
         """Append one; arguments as the fields of `StatsSample`. Raises as `append`."""
         self.append(time_ns, (*values, interfaces, devices))
 
+    def again(self, times_ns: Sequence[int]) -> None:
+        """Append some that say what the newest did, each later than the one before."""
+        begun = 0
+        while begun < len(times_ns):
+            some = times_ns[begun : begun + self._room - len(self._rows)]
+            begun += len(some)
+            self._rows += [self._newest] * len(some)
+            self._times += some
+            self._newest_ns = some[-1]
+            if len(self._rows) >= self._room:
+                self._pack_up()
+
     def append(self, time_ns: int, row: Row) -> None:
         """Append one.
 
@@ -132,7 +144,7 @@ class Samples:
         """
         if time_ns <= self._newest_ns:
             self._forget()
-        if row != self._newest_row:
+        if row is not self._newest_row and row != self._newest_row:
             self._newest, self._newest_row = packed(row), row
         self._newest_ns = time_ns
         rows = self._rows
@@ -140,11 +152,10 @@ class Samples:
         self._times.append(time_ns)
         if len(rows) >= self._room:
             self._pack_up()
-            self._room = self._block
 
     def _pack_up(self) -> None:
         """Make a block of what waits."""
-        rows = self._rows
+        rows, self._room = self._rows, self._block
         steps, self._pace = self._steps()
         moved = rows.count(rows[0]) != len(rows)
         together = bytes(lz4.compress_block(_list_of(len(rows)) + b"".join(rows))) if moved else rows[0]
@@ -152,7 +163,7 @@ class Samples:
         self._packed += len(rows)
         self._packed_row, self._packed_ns = self._newest, self._newest_ns
         self._rows, self._times = [], []
-        while self._packed - self._blocks[0].samples >= self._most:
+        while self._packed - self._blocks[0].samples >= self.most:
             self._packed -= self._blocks.pop(0).samples
 
     def _steps(self) -> tuple[list[int], _Pace]:

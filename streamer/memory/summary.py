@@ -180,6 +180,12 @@ class Summary:
         if len(self._waiting) >= self._room:
             self._take_in()
 
+    def add_all(self, samples: Sequence[tuple[int, Any, Any]]) -> None:
+        """`add` each of these, given as its arguments."""
+        self._waiting += samples
+        if len(self._waiting) >= self._room:
+            self._take_in()
+
     def _take_in(self) -> None:
         """Take in all that wait; those before an unusual one together."""
         waiting, self._waiting, self._room = self._waiting, [], _TOGETHER

@@ -6,10 +6,10 @@ What is not known is absent: never null, never a made-up 0.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, NamedTuple, cast
+from typing import Annotated, Any, Final, Literal, NamedTuple, cast, final
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from streamer.model import stats
 from streamer.model.machine import Disk, Filesystem, HugePages, MemoryModules, NetworkDevice, NumaNode
@@ -267,6 +267,43 @@ def _stats_record() -> type[Struct]:
 ContainerStats: Final = cast(type[AboutContainer], _stats_record())
 
 
+class Steady(Struct, gc=False):
+    """What the samples of a container say for as long as nothing changes in it.
+
+    record  the first of them
+    json    the record's JSON before and behind what differs from one to the next; worked out once, by `wire`
+    """
+
+    record: AboutContainer
+    json: tuple[str, bytes] | None = None
+
+
+@final
+class Again(Struct, frozen=True, gc=False):
+    """A `ContainerStats` that says what an earlier one of its run said, at another time: kept apart because most are that.
+
+    On the wire and for consumers it is a record like any other.
+    """
+
+    of: Steady
+    id: str
+    seq: int
+    time: str
+    time_ms: int
+    observed_time_ms: int
+
+    def whole(self) -> AboutContainer:
+        """The record."""
+        return structs.replace(
+            self.of.record,
+            id=self.id,
+            seq=self.seq,
+            time=self.time,
+            time_ms=self.time_ms,
+            observed_time_ms=self.observed_time_ms,
+        )
+
+
 class Topic(NamedTuple):
     """A stream of one record type.
 
@@ -311,5 +348,10 @@ class Message(NamedTuple):
 
     topic: Topic
     key: str
-    record: Record | None
+    record: Record | Again | None
     time_ms: int
+
+    @property
+    def whole(self) -> Record | None:
+        """The record, made whole if it says something again."""
+        return self.record.whole() if type(self.record) is Again else self.record

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from streamer.model.messages import TOPICS, ContainerLifecycle, Control, Message, Record, Topic
+from streamer.model.messages import TOPICS, Again, ContainerLifecycle, Control, Message, Record, Steady, Topic
 
 Envelope = Literal["binary", "structured"]
 
@@ -74,6 +74,14 @@ def encode(message: Message, position: int, order_ms: int, envelope: Envelope = 
 
 def _encode(message: Message, position: int, order_ms: int, envelope: Envelope) -> Entry:
     record = message.record
+    if type(record) is Again:
+        if envelope == "binary" and (value := _encode_again(record)):
+            whole = record.of.record
+            return Entry(
+                position, order_ms, message.topic, message.key, record.id, whole.container_id, record.time, message.time_ms,
+                whole.epoch, record.seq, whole.host_id, value, size=len(value) + len(message.key) + _FLAT_BYTES,
+            )  # fmt: skip
+        record = record.whole()
     if record is None:  # key of the compacted topic is <host id>/<container id>
         message.key.encode()  # a sink will; here it still can be mended
         host_id, _, subject = message.key.partition("/")
@@ -111,8 +119,36 @@ def _encode(message: Message, position: int, order_ms: int, envelope: Envelope) 
     return Entry(
         position, order_ms, message.topic, message.key, record.id, subject, record.time, message.time_ms,
         record.epoch, record.seq, record.host_id, value, structured,
-        _ends(record), len(value) + len(message.key) + _FLAT_BYTES,
+        message.topic.lane == "durable" and _ends(record), len(value) + len(message.key) + _FLAT_BYTES,
     )  # fmt: skip
+
+
+_PLACES: Final = {"id": '"%s"', "seq": "%d", "time": '"%s"', "time_ms": "%d", "observed_time_ms": "%d"}
+"""The fields of `Again`, in the order in which a record has them, as they are written."""
+
+
+def _encode_again(again: Again) -> bytes:
+    """Its record as JSON, put together from what is the same in all; empty where that cannot be."""
+    steady = again.of
+    front, rest = steady.json or _learn(steady)
+    return (front % (again.id, again.seq, again.time, again.time_ms, again.observed_time_ms)).encode() + rest if front else b""
+
+
+def _learn(steady: Steady) -> tuple[str, bytes]:
+    """What stands before and behind the last field that differs: as text, with places for these, and as it is."""
+    record = steady.record
+    head = {name: getattr(record, name) for name in Record.__struct_fields__}
+    told = _encoder.encode(head)[:-1]
+    value = _encoder.encode(record)
+    front = ""
+    if value.startswith(told) and _encoder.encode(record.id) == f'"{record.id}"'.encode():  # an id is written as it is
+        fields = [
+            f'"{name}":' + (_PLACES[name] if name in _PLACES else _encoder.encode(text).decode().replace("%", "%%"))
+            for name, text in head.items()
+        ]
+        front = "{" + ",".join(fields)
+    steady.json = front, value[len(told) :]
+    return steady.json
 
 
 class _Packed(Struct, array_like=True, gc=False):
@@ -191,7 +227,7 @@ def as_json(said: Any) -> bytes:
 
 def _as_utf8(message: Message) -> Message:
     """The same message with lone surrogates written out."""
-    record = message.record
+    record = message.whole
     if record is not None:
         record = msgspec.convert(_clean(msgspec.to_builtins(record)), type(record))
     return message._replace(key=_clean(message.key), record=record)

@@ -167,7 +167,7 @@ class Follower:
 
     def wants(self, message: Message, position: int) -> bool:
         """Whether what was just said, at this position, is for it. It waits: what is not for it need not be looked at again."""
-        if message.topic is m.CONTROL or self.wish.fits(message.record):
+        if message.topic is m.CONTROL or self.wish.fits(message.whole):
             self._waits = False
             return True
         self._last = position

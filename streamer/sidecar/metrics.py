@@ -92,7 +92,7 @@ def _look_up(context: Context, containers: Sequence[Container]) -> Iterator[byte
     for start in range(0, len(containers), _SLICE):
         some = containers[start : start + _SLICE]
         runtimes.update((str(c.facts.get("runtime", "")),) for c in some if not c.deleted_ms)
-        samples += sum(len(container.samples) for container in some)
+        samples += sum(container.sample_count for container in some)
         for container in some:
             for part, size in zip(_PARTS, container.sizes, strict=True):
                 sizes[_DELETED if container.deleted_ms else part] += size

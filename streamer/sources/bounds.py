@@ -29,6 +29,11 @@ class Bounds:
             else:
                 self._beyond.pop((what, path), None)
 
+    @property
+    def any(self) -> bool:
+        """Whether a list is cut now."""
+        return bool(self._beyond)
+
     def beyond(self) -> Mapping[str, int]:
         """How many are left out now, of all cgroups, by list; only of lists that are cut."""
         counts: dict[str, int] = {}

@@ -207,16 +207,21 @@ class CgroupSampler:
         while self._ended:
             self._drop(self._ended.popleft())
         sampled = []
+        readers, wall_ns, measures = self._readers, self._clock.wall_ns, self._disk_usage is not None
         for look in looks:
-            reader = self._reader(look)
+            path = look.path
+            held = readers.get(path)
+            reader = held.reader if held is not None and held.look is look else self._reader(look)
             if reader is None:
                 continue
             try:
-                sample = reader.read(self._clock.wall_ns(), self._measured(look.path))
+                sample = reader.read(wall_ns(), self._measured(path) if measures or path == "/" else ())
             except Gone:
-                self._drop(look.path)
+                self._drop(path)
             else:
-                sampled.append(o.Sampled(look.path, look.inode, self._bounded(look.path, sample)))
+                if sample.devices or self._bounds.any:
+                    sample = self._bounded(path, sample)
+                sampled.append(o.Sampled(path, look.inode, sample))
         return sampled
 
     def _bounded(self, path: str, sample: Sample) -> Sample:
@@ -240,6 +245,7 @@ class CgroupSampler:
             except (OSError, Gone):
                 return None
             self._readers[look.path] = held
+        held.look = look
         pid = _HOST_PID if look.path == "/" else look.pid
         if self._network and held.pid != pid:
             held.pid = pid
@@ -257,9 +263,10 @@ class CgroupSampler:
 
 
 class _Held:
-    """A reader that is kept, for which cgroup, and whose network it was given."""
+    """A reader that is kept, for which cgroup, and whose network it was given; `look` is what it was asked for last."""
 
-    __slots__ = ("inode", "pid", "reader")
+    __slots__ = ("inode", "look", "pid", "reader")
 
     def __init__(self, inode: int, reader: CgroupReader) -> None:
         self.inode, self.reader, self.pid = inode, reader, 0
+        self.look: Look | None = None
