@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
 import streamer
 from streamer import logs, systemd, wiring
 from streamer.cadvisor.freshness import Freshener
@@ -94,7 +92,7 @@ class Agent:
             docker=settings.docker.enabled,
             kmsg=settings.kmsg.enabled,
             past=past,
-            boot_time_ns=int(psutil.boot_time() * _NS),
+            boot_time_ns=proc.btime(Path(root)) * _NS,
         )
         self.docker = (
             DockerSource(settings.docker, root, self.clock, self.telemetry, resume_after_ns=past.docker_ns)

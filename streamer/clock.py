@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 
 
 class SystemClock:
@@ -22,14 +23,6 @@ def rfc3339(time_ns: int) -> str:
     return f"{_second(seconds)}.{nanoseconds:09d}Z"
 
 
-_last_second: tuple[int, str] = (0, "1970-01-01T00:00:00")
-
-
+@lru_cache(16)  # a host says thousands of things within a second, of this one and of when its containers were started
 def _second(seconds: int) -> str:
-    # A host says thousands of things within one second: the calendar part is worked out once for each.
-    global _last_second  # noqa: PLW0603  one-entry cache; a lost race only costs one more strftime
-    known = _last_second
-    if known[0] != seconds:
-        known = (seconds, datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S"))
-        _last_second = known
-    return known[1]
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 
 from streamer.cli import options
 
@@ -20,6 +21,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     settings = options.settings(args)
-    from streamer.app import run
+    gc.disable()  # loading leaves nothing that could be collected, and looking for it takes a twentieth of its time
+    try:
+        from streamer.app import run
+    finally:
+        gc.enable()
 
     return run(settings, args.duration, reload=lambda: options.settings(args))

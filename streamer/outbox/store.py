@@ -168,8 +168,9 @@ class Store:
         with self.file.errors():
             db.execute("BEGIN IMMEDIATE")
             try:
-                for work in works:
-                    self._write(work, behind)
+                self._write(works)
+                self._check_in([work.checkpoint for work in works if work.checkpoint is not None], behind)
+                self._say(clean=int(works[-1].clean))
                 cursors = next((work.cursors for work in reversed(works) if work.cursors is not None), None)
                 if cursors is not None:
                     self._move(cursors)
@@ -188,24 +189,23 @@ class Store:
         self._open_anew, self._behind = not self.file.writable, behind
         return Committed(dropped, dict(self._bytes))
 
-    def _write(self, work: Work, behind: bool) -> None:
+    def _write(self, works: Sequence[Work]) -> None:
         db = self.file.live
-        if work.durable:
-            rows = [(e.position, e.topic.short, e.id or e.key, e.epoch, e.seq, e.order_ms, e.size, pack([e])) for e in work.durable]
+        durable = [entry for work in works for entry in work.durable]
+        if durable:
+            rows = [(e.position, e.topic.short, e.id or e.key, e.epoch, e.seq, e.order_ms, e.size, pack([e])) for e in durable]
             before = db.total_changes
             db.executemany("INSERT OR IGNORE INTO durable VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             self._bytes["durable"] += sum(row[6] for row in rows) if db.total_changes - before == len(rows) else 0
             if db.total_changes - before != len(rows):  # some were there already: after a failure all that is open is written again
                 self._bytes["durable"] = db.execute("SELECT coalesce(sum(size), 0) FROM durable").fetchone()[0]
-        for block in blocks(work.stats):
-            self._write_block(block)
-        newest = [entries[-1] for entries in (work.durable, work.stats) if entries]
+        for work in works:
+            for block in blocks(work.stats):
+                self._write_block(block)
+        newest = [entries[-1] for work in works for entries in (work.durable, work.stats) if entries]
         if newest:
             self._last = max(self._last[0], *(e.position for e in newest)), max(self._last[1], *(e.order_ms for e in newest))
             self._say(position=self._last[0], order_ms=self._last[1])
-        if work.checkpoint is not None:
-            self._check_in(work.checkpoint, behind)
-        self._say(clean=int(work.clean))
 
     def _write_block(self, block: Sequence[Entry]) -> None:
         """A block of its own, or one with the last, while that is small: samples compress well in company."""
@@ -232,24 +232,31 @@ class Store:
         self._bytes["stats"] += len(packed)
         self._open_block = _Block(done.lastrowid or 0, list(block), len(packed))
 
-    def _check_in(self, point: Checkpoint, behind: bool) -> None:
-        """`behind`: a checkpoint before this one was not written. Until a whole one is, how far everything is known stays as it was."""
+    def _check_in(self, points: Sequence[Checkpoint], behind: bool) -> None:
+        """`behind`: a checkpoint before these was not written. Until a whole one is, how far everything is known stays as it was."""
+        if not points:
+            return
         db = self.file.live
-        if point.whole:
-            db.execute("DELETE FROM inventory")
-        gone = [(incarnation,) for incarnation, kept in point.kept.items() if kept is None]
-        there = [(kept.incarnation, _kept_text(kept)) for kept in point.kept.values() if kept is not None]
+        kept: dict[str, Kept | None] = {}
+        for point in points:  # what becomes of an incarnation within one transaction is written once
+            if point.whole:
+                db.execute("DELETE FROM inventory")
+                kept.clear()
+            kept |= point.kept
+        gone = [(incarnation,) for incarnation, one in kept.items() if one is None]
+        there = [(one.incarnation, _kept_text(one)) for one in kept.values() if one is not None]
         db.executemany("DELETE FROM inventory WHERE incarnation = ?", gone)
         db.executemany("INSERT OR REPLACE INTO inventory VALUES (?, ?)", there)
         if behind:
             return
+        last = points[-1]
         self._say(
-            epoch=point.epoch,
-            boot_id=point.boot_id,
-            alive_ns=point.alive_ns,
-            kmsg_seq=point.kmsg_seq,
-            kmsg_said=" ".join(map(str, point.kmsg_said)),
-            docker_ns=point.docker_ns,
+            epoch=last.epoch,
+            boot_id=last.boot_id,
+            alive_ns=last.alive_ns,
+            kmsg_seq=last.kmsg_seq,
+            kmsg_said=" ".join(map(str, last.kmsg_said)),
+            docker_ns=last.docker_ns,
         )
 
     def _say(self, **facts: Any) -> None:

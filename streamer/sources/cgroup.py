@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from msgspec import structs
@@ -38,6 +38,9 @@ _HOST_PID = 1
 _QUICK_NICE = -10
 """The watching thread goes first: what it is late for is gone. It works for microseconds at a time."""
 
+_SURVEYED_AT_ONCE = 1000
+"""Found at the start before anything of it is told."""
+
 
 class CgroupSource:
     """Tells of every cgroup that is, comes and goes. Its thread belongs to `run`."""
@@ -52,6 +55,7 @@ class CgroupSource:
         self._requests: deque[str] = deque()
         self._status = Status(self.name, "starting", since_ms=clock.wall_ns() // 1_000_000)
         self._ready = asyncio.Event()
+        self._surveyed = False
         self._emitted_until_ns = 0
         self._strange_pids = not sees_host_pids(hierarchies.proc)
 
@@ -68,13 +72,16 @@ class CgroupSource:
 
         def hand_over(observation: o.Observation) -> None:
             self._seen.append(observation)
-            if len(self._seen) == 1:  # more than one: a delivery is already on its way
+            # more of them: a delivery is already on its way; at the start, threads that took turns would both take several times as long
+            if len(self._seen) == (1 if self._surveyed else _SURVEYED_AT_ONCE):
                 loop.call_soon_threadsafe(deliver)
 
         watcher = self._watcher = Watcher(
             self._hierarchies, scope=self._scope, clock=self._clock, emit=hand_over, rescan_seconds=self._rescan_seconds
         )
-        thread = threading.Thread(target=self._work, args=(watcher, loop, stopping, ended), name="cgroup-watch", daemon=True)
+        thread = threading.Thread(
+            target=self._work, args=(watcher, loop, deliver, stopping, ended), name="cgroup-watch", daemon=True
+        )
         thread.start()
         try:
             await asyncio.shield(ended)
@@ -87,7 +94,12 @@ class CgroupSource:
             deliver()
 
     def _work(
-        self, watcher: Watcher, loop: asyncio.AbstractEventLoop, stopping: threading.Event, ended: asyncio.Future[None]
+        self,
+        watcher: Watcher,
+        loop: asyncio.AbstractEventLoop,
+        deliver: Callable[[], None],
+        stopping: threading.Event,
+        ended: asyncio.Future[None],
     ) -> None:
         """The life of the watching thread."""
         problem: BaseException | None = None
@@ -96,6 +108,8 @@ class CgroupSource:
             with contextlib.suppress(OSError):  # an ordinary user may not; then it is as quick as any
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _QUICK_NICE)
             watcher.start()
+            self._surveyed = True
+            loop.call_soon_threadsafe(deliver)
             loop.call_soon_threadsafe(self._ready.set)
             while not stopping.is_set():
                 while self._requests:

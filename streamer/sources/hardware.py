@@ -20,10 +20,8 @@ class Cpu:
     """What does not change while the machine runs."""
 
     def __init__(self, root: Path) -> None:
-        import psutil
-
         info = text(root / "proc/cpuinfo")
-        self.cores: int | UnsetType = psutil.cpu_count(logical=False) or UNSET
+        self.cores: int | UnsetType = _physical_cores(root, info) or UNSET
         self.sockets: int | UnsetType = len(set(re.findall(r"^physical id\s*: (\d+)$", info, re.MULTILINE))) or UNSET
         self.vendor = first(r"^vendor_id\s*: (.+)$", info)
         self.model = first(r"^model name\s*: (.+)$", info)
@@ -32,6 +30,17 @@ class Cpu:
         self.frequency_khz: int | UnsetType = int(highest) if highest.isdecimal() else UNSET
         if self.frequency_khz is UNSET and isinstance(now, str):
             self.frequency_khz = round(float(now) * 1000)
+
+
+def _physical_cores(root: Path, cpuinfo: str) -> int:
+    """Sets of hardware threads that share one (Documentation/admin-guide/cputopology.rst); 0 when nothing tells."""
+    cpus = [cpu for cpu in listed(root / "sys/devices/system/cpu") if re.fullmatch(r"cpu\d+", cpu.name)]
+    for name in ("core_cpus_list", "thread_siblings_list"):  # the same; the second one is its old name
+        threads = {said for cpu in cpus if (said := text(cpu / "topology" / name))}
+        if threads:
+            return len(threads)
+    sockets = dict(re.findall(r"^physical id\s*: (\d+)(?:\n.+)*?\ncpu cores\s*: (\d+)$", cpuinfo, re.MULTILINE))
+    return sum(map(int, sockets.values()))
 
 
 def disks(root: Path) -> Iterator[Disk]:

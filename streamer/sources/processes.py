@@ -11,12 +11,15 @@ import errno
 import os
 import select
 from collections.abc import Callable
+from typing import Final
 
 from streamer.contracts import Clock
 from streamer.errors import Gone
 from streamer.kernel.cgroup import CgroupReader, DescriptorBudget, read_procs
 from streamer.kernel.hierarchy import Hierarchies
 from streamer.model import observations as o
+
+_EMPTY_LINKS: Final = 2
 
 
 class Cgroup:
@@ -137,8 +140,12 @@ def children(hierarchies: Hierarchies, hierarchy: str, path: str) -> list[str]:
         OSError: it is there and cannot be listed.
     """
     prefix = "" if path == "/" else path
+    directory = hierarchies.directory(hierarchy, path)
     try:
-        with os.scandir(hierarchies.directory(hierarchy, path)) as entries:
+        # a directory is linked to by its parent, itself and each one below; most have none, and listing all their files is dear
+        if os.stat(directory).st_nlink == _EMPTY_LINKS:
+            return []
+        with os.scandir(directory) as entries:
             return [f"{prefix}/{entry.name}" for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError as problem:
         if problem.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENODEV):

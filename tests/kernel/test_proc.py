@@ -38,6 +38,17 @@ def test_this_host() -> None:
     assert proc.os_release(ROOT) == platform.freedesktop_os_release()["PRETTY_NAME"]
 
 
+def test_a_file_is_read_to_its_end(tmp_path: Path) -> None:
+    """However long it is; what is no file is said as the kernel says it."""
+    for size in (0, 1, 4096, 4097, 500_000):
+        (tmp_path / "file").write_bytes(text := os.urandom(size))
+        assert proc.read(tmp_path / "file") == text
+    with pytest.raises(IsADirectoryError):
+        proc.read(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        proc.read(tmp_path / "none")
+
+
 def test_this_process() -> None:
     """Name, cgroups, network namespace."""
     assert proc.comm(ROOT, os.getpid()) == Path("/proc/self/comm").read_text().strip()

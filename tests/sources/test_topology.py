@@ -7,8 +7,10 @@ import subprocess
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
+from streamer.sources.hardware import Cpu
 from streamer.sources.topology import Topology
 
 CPU = "sys/devices/system/cpu"
@@ -145,3 +147,31 @@ def test_a_cpu_that_goes_is_not_told_any_more(tmp_path: Path) -> None:
 def test_a_host_that_tells_nothing_has_no_topology(tmp_path: Path) -> None:
     """No /sys below the host's root."""
     assert Topology(tmp_path).read() == []
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({f"{CPU}/cpu{n}/topology/core_cpus_list": f"{n % 4},{n % 4 + 4}" for n in range(8)}, 4),
+        ({f"{CPU}/cpu{n}/topology/thread_siblings_list": f"{n}" for n in range(3)}, 3),
+        ({f"{CPU}/cpuidle/current_driver": "none"}, msgspec.UNSET),
+        ({}, msgspec.UNSET),
+        (
+            {
+                "proc/cpuinfo": "".join(
+                    f"processor\t: {n}\nphysical id\t: {n % 2}\nsiblings\t: 8\ncore id\t\t: {n}\ncpu cores\t: 6\n\n"
+                    for n in range(4)
+                )
+            },
+            12,
+        ),
+    ],
+)
+def test_physical_cores(files: dict[str, str], cores: object, tmp_path: Path) -> None:
+    """By the threads that each has; where the kernel does not list these, by what it says of each socket."""
+    write(tmp_path, files)
+    assert Cpu(tmp_path).cores == cores
+
+
+def test_physical_cores_of_this_machine() -> None:
+    assert Cpu(Path("/")).cores == (psutil.cpu_count(logical=False) or msgspec.UNSET)
