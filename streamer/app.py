@@ -53,9 +53,7 @@ EX_OK: Final = 0
 EX_FAILED: Final = 1
 EX_UNAVAILABLE: Final = 69
 
-_SPARE_DESCRIPTORS: Final = (
-    512  # clients, sockets, logs, inspect connections; of the rest an eighth is for a pidfd of each container
-)
+_SPARE_DESCRIPTORS: Final = 512  # clients, sockets, logs, inspect connections
 _NS: Final = 1_000_000_000
 _SWITCH_SECONDS: Final = 0.0005
 """How long one thread may keep the others from running Python, instead of 5 ms: a cgroup may be gone in those."""
@@ -109,7 +107,7 @@ class Agent:
         filesystems = Filesystems(root, self.clock, bounds=bounds)
         self.sampler = CgroupSampler(
             self.hierarchies, host_root=root, clock=self.clock, telemetry=self.telemetry,
-            descriptors=max(0, wiring.raise_descriptor_limit() * 7 // 8 - _SPARE_DESCRIPTORS),
+            descriptors=max(0, wiring.raise_descriptor_limit() - _SPARE_DESCRIPTORS),
             network=settings.sampling.network, filesystems=filesystems, bounds=bounds,
             disk_usage=wiring.disk_usage(settings, self.clock, docker),
         )  # fmt: skip
@@ -151,6 +149,7 @@ class Run(Agent):
             self.hierarchies, scope=settings.scope, clock=self.clock, telemetry=self.telemetry,
             rescan_seconds=seconds(settings.sampling.rescan),
         )  # fmt: skip
+        self.sampler.share_with(self.cgroups.followed)
         self.manager = Manager(
             self.fleet,
             Sources(self.cgroups, runtime=self.docker, kernel_log=self.kmsg, others=[self.machine]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -103,9 +104,18 @@ def pace(settings: Settings) -> Pace:
     )
 
 
+_DESCRIPTORS: Final = 65_536
+"""Enough for some 5000 containers; what the service's unit and the image's documentation ask for."""
+
+
 def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one, which costs nothing; returns it."""
+    """Raise the soft limit of open files to the hard one, and that to what is enough where we may (CAP_SYS_RESOURCE); returns it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return min(hard, 1_000_000) if hard != resource.RLIM_INFINITY else max(soft, 1024)
+    if hard == resource.RLIM_INFINITY:
+        return max(soft, 1024)
+    for limit in (max(hard, _DESCRIPTORS), hard):
+        if soft < limit:
+            with contextlib.suppress(ValueError, OSError):  # more than we may have
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+                break
+    return min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 1_000_000)

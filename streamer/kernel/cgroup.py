@@ -82,6 +82,9 @@ class CgroupReader:
             interfaces = self._network.read() if self.net_dev_pid else ()
             return Sample(time_ns, values, interfaces, self._devices, filesystems)
         finally:
+            if self._budget.over:
+                self._budget.give(self._held)
+                self._held = 0
             if not self._held:
                 self._files.close()
 
@@ -103,14 +106,22 @@ class CgroupReader:
             self._files.open(self._there)
         if self._budget.starved > starved:
             self._look_again_at = 0  # not the cgroup lacks files, we lack descriptors: that passes
-        self._settle()
+        self._settle(again=True)
 
-    def _settle(self) -> None:
-        """Read what is open from now on; hold it if the budget allows, otherwise it is closed after each read."""
+    def _settle(self, *, again: bool = False) -> None:
+        """Read what is open from now on; hold it if the budget allows, otherwise it is closed after each read.
+
+        `again`: nothing went wrong since these files were read last.
+        """
         there = self._files.there
         self._budget.give(self._held)
         self._held = len(there) if self._budget.take(len(there)) else 0
-        self._use(there)
+        if again and there == self._there:  # the same files of the same cgroup: what they said last still stands
+            descriptors = self._files.descriptors
+            self._lists = [(descriptors[file], _name(file)) for file in self._plan.lists]
+            self._texts.reopened([descriptors[file] for file in self._plan.tables])
+        else:
+            self._use(there)
 
     def _use(self, there: tuple[KernelFile, ...]) -> None:
         descriptors = self._files.descriptors

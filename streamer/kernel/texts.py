@@ -47,6 +47,10 @@ class Texts:
         self._first = False
         return places
 
+    def reopened(self, descriptors: Sequence[int]) -> None:
+        """The very same files are behind these descriptors from now on."""
+        self._descriptors = tuple(descriptors)
+
     def text(self, place: int) -> bytes:
         """What the file at this place said at the last call."""
         return self._seen[place]

@@ -41,6 +41,14 @@ _QUICK_NICE = -10
 _SURVEYED_AT_ONCE = 1000
 """Found at the start before anything of it is told."""
 
+_MORE_TO_COME = 8
+_A_FEW = 32
+"""Until the next look: so many of those that are followed may come anew, and this many."""
+
+
+def _nobody() -> int:
+    return 0
+
 
 class CgroupSource:
     """Tells of every cgroup that is, comes and goes. Its thread belongs to `run`."""
@@ -137,6 +145,10 @@ class CgroupSource:
             self._emitted_until_ns = until_ns
         return self._emitted_until_ns
 
+    def followed(self) -> int:
+        """How many descriptors are held on processes; may be asked from any thread."""
+        return 0 if self._watcher is None else len(self._watcher.processes)
+
     async def wait_ready(self) -> None:
         """Until everything that was there at the start has been told."""
         await self._ready.wait()
@@ -186,10 +198,11 @@ class CgroupSampler:
         disk_usage: DiskUsage | None = None,
         bounds: Bounds | None = None,
     ) -> None:
-        """`disk_usage`: of containers; None: it is not measured. `bounds` is told of lists that are cut."""
+        """`descriptors`: that it may hold. `disk_usage`: of containers; None: it is not measured. `bounds` is told of lists that are cut."""
         self._hierarchies, self._host_root, self._clock, self._telemetry = hierarchies, host_root, clock, telemetry
         self._network, self._filesystems, self._disk_usage = network, filesystems, disk_usage
         self._bounds = bounds if bounds is not None else Bounds()
+        self._descriptors, self._followed = descriptors, _nobody
         self._budget = DescriptorBudget(descriptors)
         self._readers: dict[str, _Held] = {}
         self._ended: deque[str] = deque()
@@ -203,6 +216,10 @@ class CgroupSampler:
         self._telemetry.count("streamer_sampling_seconds_total", by=(self._clock.monotonic_ns() - began) / 1e9)
         self._telemetry.set("streamer_descriptors_held", self._budget.used)
         return sampled
+
+    def share_with(self, followed: Callable[[], int]) -> None:
+        """Hold fewer: as many as are held on processes come first, which have no other way. `followed`: how many; called in the thread."""
+        self._followed = followed
 
     def forget(self, path: str) -> None:
         """Let go of a cgroup that has ended, before the next read."""
@@ -220,6 +237,8 @@ class CgroupSampler:
     def _read(self, looks: Sequence[Look]) -> list[o.Sampled]:
         while self._ended:
             self._drop(self._ended.popleft())
+        followed = self._followed()
+        self._budget.limit = max(0, self._descriptors - followed - followed // _MORE_TO_COME - _A_FEW)
         sampled = []
         readers, wall_ns, measures = self._readers, self._clock.wall_ns, self._disk_usage is not None
         for look in looks:

@@ -45,6 +45,10 @@ class Processes:
         self._hierarchies, self._clock, self._emit, self._epoll = hierarchies, clock, emit, epoll
         self._by_pidfd: dict[int, Cgroup] = {}
 
+    def __len__(self) -> int:
+        """How many it holds now."""
+        return len(self._by_pidfd)
+
     def followed(self, fd: int) -> Cgroup | None:
         """Whose process this descriptor is on; None: it is none of these."""
         return self._by_pidfd.get(fd)

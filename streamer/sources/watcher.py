@@ -51,7 +51,7 @@ _DECLARE_BLIND_NS: Final = 60_000_000_000
 
 
 class Watcher:
-    """Watches all hierarchies; `emit` is called for what is seen, `wait` waits for more. Not for several threads."""
+    """Watches all hierarchies; `emit` is called for what is seen, `wait` waits for more. Not for several threads, but for `len(processes)`."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Watcher:
         self._limits_due: set[str] = set()
         self._events: deque[tuple[str, str, inotify.Event, int]] = deque()  # with a time before which it did not happen
         self._epoll = select.epoll()
-        self._processes = Processes(hierarchies, clock=clock, emit=emit, epoll=self._epoll)
+        self.processes = Processes(hierarchies, clock=clock, emit=emit, epoll=self._epoll)
         self._inotify: inotify.Inotify | None = None
         self.scans = 0
         self._blind = ""  # why inotify cannot be had, or not for all directories
@@ -139,7 +139,7 @@ class Watcher:
         if self._blind:
             self._missed(BLIND, self._blind_since_ns)
         self._say_unseen(all_of_it=True)
-        self._processes.close()
+        self.processes.close()
         if self._inotify is not None:
             self._inotify.close()
         self._epoll.close()
@@ -170,10 +170,10 @@ class Watcher:
                 quiet = False
                 if len(self._events) < _BACKLOG:
                     self._read_events(source)
-            elif (cgroup := self._processes.followed(fd)) is not None:
-                self._processes.ended(cgroup)
+            elif (cgroup := self.processes.followed(fd)) is not None:
+                self.processes.ended(cgroup)
                 if self._known.get(cgroup.path) is cgroup:
-                    self._processes.look(cgroup)
+                    self.processes.look(cgroup)
             elif fd == self._wake_fd:
                 os.eventfd_read(fd)
         if quiet:
@@ -238,7 +238,7 @@ class Watcher:
             # whoever joined may have ended already: then there is nobody to wait for, but there are totals to read
             cgroup.populated = cgroup.populated or name != "cgroup.events"
             if cgroup.pidfd < 0:
-                self._processes.look(cgroup)
+                self.processes.look(cgroup)
         elif name in _LIMITS:
             self.reread(cgroup.path)
 
@@ -324,13 +324,13 @@ class Watcher:
         self._lives.told(path)
         spec = read_spec(self._hierarchies, path)
         self._emit(o.Appeared(path, where, inode, now, found, spec))  # type: ignore[arg-type]  # one of the three words
-        self._processes.look(cgroup)
+        self.processes.look(cgroup)
         if found != "startup":
             self.reread(path)
 
     def _vanish(self, cgroup: Cgroup, not_before_ns: int) -> None:
         del self._known[cgroup.path]
-        self._processes.drop(cgroup)
+        self.processes.drop(cgroup)
         self._emit(o.Vanished(cgroup.path, cgroup.inode, self._clock.wall_ns(), not_before_ns))
 
     # limits
@@ -374,7 +374,7 @@ class Watcher:
                 self._vanish(cgroup, max(cgroup.seen_ns, known_until_ns))
             elif cgroup.pidfd < 0:
                 cgroup.populated |= overflow_ns > 0  # who joined and ended meanwhile did so unseen: the totals are others now
-                self._processes.look(cgroup)
+                self.processes.look(cgroup)
         for path, hierarchy in found.items():
             if (
                 path not in self._known

@@ -501,6 +501,38 @@ def test_process_that_has_no_descriptor_left(
     assert known(look.read(4)) == naive(v2, "/a")
 
 
+@pytest.mark.parametrize("limit", [PLENTY, 0])
+def test_cgroup_that_says_nothing_new_has_the_very_same_values(limit: int, v2: Hierarchies, reader: Reader, tmp_path: Path) -> None:
+    """Also where its files are opened anew for each sample; and what is new is read."""
+    look = reader(v2, "/a", DescriptorBudget(limit))
+    first = look.read(1)
+    assert look.read(2).values is first.values
+    (tmp_path / "a/memory.current").write_text("4242\n")
+    assert known(look.read(3))["memory_usage_bytes"] == 4242
+    assert known(look.read(4)) == naive(v2, "/a")
+
+
+def test_lowered_limit_of_descriptors_is_kept_to(v2: Hierarchies, reader: Reader, tmp_path: Path) -> None:
+    """What is held beyond it is given back at the next read, which says what it would have said; and taken again later."""
+    budget = DescriptorBudget(PLENTY)
+    looks = [reader(v2, "/a", budget) for _ in range(3)]
+    before = len(os.listdir("/proc/self/fd"))
+    first = [look.read(1) for look in looks]
+    each = budget.used // 3
+    assert len(os.listdir("/proc/self/fd")) == before + 3 * each
+    budget.limit = 2 * each
+    assert [look.read(2).values for look in looks] == [sample.values for sample in first]
+    assert budget.used == 2 * each and len(os.listdir("/proc/self/fd")) == before + 2 * each
+    (tmp_path / "a/memory.current").write_text("4242\n")
+    budget.limit = 0
+    for turn in (3, 4):
+        assert all(known(look.read(turn)) == naive(v2, "/a") for look in looks)
+        assert budget.used == 0 and len(os.listdir("/proc/self/fd")) == before
+    budget.limit = PLENTY
+    assert {look.read(5).values for look in looks} == {looks[0].read(6).values}
+    assert budget.used == 3 * each
+
+
 def test_file_longer_than_expected_is_read_whole(v2: Hierarchies, reader: Reader, tmp_path: Path) -> None:
     """A host with many disks, a kernel with many lines; and a number that is none is absent."""
     devices = "".join(f"8:{minor} rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n" for minor in range(500))

@@ -60,3 +60,16 @@ async def test_a_cgroup_in_the_host_s_network_has_none_of_its_own(host: Hierarch
     with contextlib.closing(sampler_of(host)) as sampler:
         (told,) = await sampler.read([look_at(host, f"{cgroups.path}/a", process.pid)])
     assert (told.sample.interfaces, told.sample.filesystems) == ((), ())
+
+
+async def test_what_is_held_on_processes_is_not_held_on_files(host: Hierarchies, cgroups: CgroupFolder) -> None:
+    """Of the descriptors that there are, those for which there is no other way come first, and are given back when it has passed."""
+    cgroups.make("a")
+    followed = 0
+    with contextlib.closing(sampler_of(host)) as sampler:
+        sampler.share_with(lambda: followed)
+        before = len(os.listdir("/proc/self/fd"))
+        for followed in (0, 100_000, 0):
+            (told,) = await sampler.read([look_at(host, f"{cgroups.path}/a")])
+            assert told.sample.get("cpu_usage_ns") == 0
+            assert (len(os.listdir("/proc/self/fd")) > before) == (followed == 0)
