@@ -147,7 +147,7 @@ class Run(Agent):
             self.docker.load()
         self.cgroups = CgroupSource(
             self.hierarchies, scope=settings.scope, clock=self.clock, telemetry=self.telemetry,
-            rescan_seconds=seconds(settings.sampling.rescan),
+            rescan_seconds=seconds(settings.sampling.rescan), on_oom=None if self.kmsg is None else self.kmsg.expect,
         )  # fmt: skip
         self.sampler.share_with(self.cgroups.followed)
         self.manager = Manager(

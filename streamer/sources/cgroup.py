@@ -23,6 +23,7 @@ from streamer.model.stats import FilesystemUsage, Sample
 from streamer.sources.bounds import MOST, Bounds
 from streamer.sources.disk_usage import DiskUsage
 from streamer.sources.filesystems import Filesystems
+from streamer.sources.oom_notices import OomNotices
 from streamer.sources.watcher import Watcher
 from streamer.telemetry import Telemetry
 
@@ -55,9 +56,20 @@ class CgroupSource:
 
     name = "source.cgroup"
 
-    def __init__(self, hierarchies: Hierarchies, *, scope: str, clock: Clock, telemetry: Telemetry, rescan_seconds: float) -> None:
+    def __init__(
+        self,
+        hierarchies: Hierarchies,
+        *,
+        scope: str,
+        clock: Clock,
+        telemetry: Telemetry,
+        rescan_seconds: float,
+        on_oom: Callable[[], None] | None = None,
+    ) -> None:
+        """`on_oom` is called, where the kernel can tell, when a process of some cgroup is about to be killed, and now and then for nothing."""
         self._hierarchies, self._scope, self._clock = hierarchies, scope, clock
         self._telemetry, self._rescan_seconds = telemetry, rescan_seconds
+        self._on_oom = on_oom
         self._watcher: Watcher | None = None
         self._seen: deque[o.Observation] = deque()
         self._requests: deque[str] = deque()
@@ -73,6 +85,7 @@ class CgroupSource:
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         stopping = threading.Event()
+        notices = self._listen(loop)
 
         def deliver() -> None:
             while self._seen:
@@ -83,6 +96,10 @@ class CgroupSource:
             # more of them: a delivery is already on its way; at the start, threads that took turns would both take several times as long
             if len(self._seen) == (1 if self._surveyed else _SURVEYED_AT_ONCE):
                 loop.call_soon_threadsafe(deliver)
+            if notices is not None and isinstance(observation, o.Appeared):
+                notices.ask(observation.path)
+            elif notices is not None and isinstance(observation, o.Vanished):
+                notices.removed(observation.path)
 
         watcher = self._watcher = Watcher(
             self._hierarchies, scope=self._scope, clock=self._clock, emit=hand_over, rescan_seconds=self._rescan_seconds
@@ -100,6 +117,23 @@ class CgroupSource:
                 await ended
             thread.join()
             deliver()
+            if notices is not None:
+                loop.remove_reader(notices.fd)
+                notices.close()
+
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> OomNotices | None:
+        """To the kernel's notices, if anybody wants to hear of them."""
+        on_oom = self._on_oom
+        if on_oom is None:
+            return None
+        notices = OomNotices(self._hierarchies, self._clock)
+
+        def noticed() -> None:
+            if notices.take():
+                on_oom()
+
+        loop.add_reader(notices.fd, noticed)
+        return notices
 
     def _work(
         self,

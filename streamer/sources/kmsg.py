@@ -15,7 +15,7 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec import structs
 
@@ -30,7 +30,15 @@ _RECORD_BYTES: Final = 16_384  # the kernel's longest is 8192 with its escapes; 
 _AT_ONCE: Final = 1000  # records in one go of the event loop, so that a log that is being flooded holds up nobody
 _TRY_AGAIN_SECONDS: Final = 60.0
 _LAGS: Final = 16
+_EXPECTED_WITHIN_NS: Final = 3_000_000  # a kill's line stands in the log some 0.3 ms after the kernel's notice of it
 _OUT_OF_ORDER_US: Final = 1_000_000  # records of two CPUs may be in another order than their times, by much less than that
+
+
+class _Expected(NamedTuple):
+    """A kill is: how many were told when this began, and until when (monotonic ns)."""
+
+    kills: int
+    until_ns: int
 
 
 class KmsgSource:
@@ -70,6 +78,8 @@ class KmsgSource:
         self._latest_us: int | None = None  # the log's time of the last record that was read
         self._read_at_ns = self._empty_at_ns = 0  # monotonic: when it was, and when the log was last found empty
         self._lags: deque[int] = deque(maxlen=_LAGS)
+        self._kills = 0  # told so far
+        self._expected: _Expected | None = None
         self._status = Status(self.name, "starting", since_ms=clock.wall_ns() // 1_000_000)
 
     @property
@@ -112,6 +122,26 @@ class KmsgSource:
         """Read and emit everything that stands in the log right now."""
         while self._fd >= 0 and self._read():
             pass
+
+    def expect(self) -> None:
+        """Look into the log at once, and for a moment again and again, between all else: a kill is about to stand there.
+
+        On the event loop. Who waits for the log is woken by the kernel's next tick only, up to 4 ms later.
+        """
+        looking = self._expected is not None
+        self._expected = _Expected(self._kills, self._clock.monotonic_ns() + _EXPECTED_WITHIN_NS)
+        if not looking:
+            self._look()
+
+    def _look(self) -> None:
+        self.drain()
+        expected = self._expected
+        if expected is None:
+            return
+        if self._kills > expected.kills or self._fd < 0 or self._clock.monotonic_ns() > expected.until_ns:
+            self._expected = None
+        else:  # no timer is quick enough: asyncio's round up to 1 ms
+            asyncio.get_running_loop().call_soon(self._look)
 
     async def _follow(self) -> OSError:
         """Open the log and read it until it cannot be read any more.
@@ -203,6 +233,7 @@ class KmsgSource:
                 # In a storm of kills the kernel leaves out all but one line. The process may still be there; of one that
                 # was killed in the past the number may be another's by now.
                 killed = structs.replace(killed, killed_cgroup=self._cgroup_of(killed.pid))  # noqa: PLW2901  the same kill, known better
+            self._kills += 1
             self._say(killed)
 
     def _look_for_hole(self, record: Record) -> None:

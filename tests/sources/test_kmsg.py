@@ -39,13 +39,15 @@ class Log:
             os.set_blocking(end, False)
         self.faults: list[OSError] = []
         self.opened: list[bool] = []
+        self.given: list[int] = []  # descriptors, in order
         self.refused: OSError | None = None
 
     def open(self, path: str, from_start: bool) -> int:
         self.opened.append(from_start)
         if self.refused is not None:
             raise self.refused
-        return os.dup(self._read)
+        self.given.append(os.dup(self._read))
+        return self.given[-1]
 
     def read(self, fd: int, size: int) -> bytes:
         if self.faults:
@@ -363,6 +365,31 @@ async def test_drain_reads_what_is_there_without_the_loop(log: Log) -> None:
         listening.source.drain()
         assert [kill.seq for kill in listening.kills()] == list(range(10))
     listening.source.drain()  # after the end: nothing to read
+
+
+async def test_a_kill_that_is_expected_is_told_without_the_kernel_s_waking_anybody(log: Log) -> None:
+    """Looked for at once, while its report is being printed, and a moment later; then no more."""
+    clock = FakeClock(monotonic_ns=100 * NS)
+    async with listening_to(log, clock).running() as listening:
+        asyncio.get_running_loop().remove_reader(log.given[0])  # the kernel is late
+        log.write(1, KILLED.format(pid=1))
+        listening.source.expect()
+        assert [kill.pid for kill in listening.kills()] == [1]
+        listening.source.expect()
+        listening.source.expect()
+        log.write(2, SUMMARY.format(pid=2))
+        await asyncio.sleep(0.005)
+        log.write(3, KILLED.format(pid=2))
+        await listening.until(lambda: len(listening.kills()) == 2)
+        assert listening.kills()[1].killed_cgroup == "/b/a"
+        listening.source.expect()
+        clock.advance(1)
+        for _ in range(10):
+            await asyncio.sleep(0.002)
+        log.write(4, KILLED.format(pid=4))
+        for _ in range(10):
+            await asyncio.sleep(0.002)
+        assert len(listening.kills()) == 2
 
 
 async def test_a_kill_without_a_cgroup_is_looked_up_at_once(log: Log) -> None:

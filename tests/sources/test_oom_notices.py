@@ -1,0 +1,122 @@
+"""Cgroup v1: the kernel's notice that a cgroup is out of memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streamer.clock import SystemClock
+from streamer.kernel.hierarchy import Hierarchies, detect
+from streamer.model import observations as o
+from streamer.sources.cgroup import CgroupSource
+from streamer.sources.oom_notices import OomNotices
+from streamer.telemetry import Telemetry
+from streamer.testing.clock import FakeClock
+from tests.support.cgroups import CgroupFolder
+
+LIMIT_BYTES = 4 << 20
+SECONDS = 20
+
+
+@pytest.fixture
+def hierarchies() -> Hierarchies:
+    """Of this host, which is v1."""
+    found = detect(Path("/"))
+    assert found.mode != "v2"
+    return found
+
+
+@pytest.fixture
+def folder(cgroups: CgroupFolder) -> Iterator[CgroupFolder]:
+    with contextlib.closing(cgroups):
+        yield cgroups
+
+
+def _comes(notices: OomNotices, seconds: float) -> bool:
+    return bool(select.select([notices.fd], [], [], seconds)[0])
+
+
+def test_a_kill_is_given_notice_of_and_so_is_one_by_the_limit_above(hierarchies: Hierarchies, folder: CgroupFolder) -> None:
+    """Once it is taken, none is left."""
+    with contextlib.closing(OomNotices(hierarchies, SystemClock())) as notices:
+        notices.ask(folder.make("limited", memory_limit_bytes=LIMIT_BYTES))
+        folder.make("above", memory_limit_bytes=LIMIT_BYTES)
+        notices.ask(folder.make("above/below"))
+        assert not _comes(notices, 0)
+        for name in ("limited", "above/below"):
+            assert folder.run(name, "tail", "/dev/zero").wait(SECONDS) == -9
+            assert _comes(notices, 0), name
+            assert notices.take()
+            assert not _comes(notices, 0)
+
+
+def test_where_nothing_can_be_had_nothing_is_said(hierarchies: Hierarchies, folder: CgroupFolder) -> None:
+    """A cgroup that has gone, the root, v2; no descriptor is left behind."""
+    before = len(os.listdir("/proc/self/fd"))
+    for where in (hierarchies, Hierarchies("v2", {"unified": "/sys/fs/cgroup/memory"}, ("unified",))):
+        with contextlib.closing(OomNotices(where, SystemClock())) as notices:
+            notices.ask(f"{folder.path}/gone")
+            notices.ask("/")
+            assert not notices.take()
+            assert not _comes(notices, 0)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_removal_s_notice_is_told_from_a_kill_s(hierarchies: Hierarchies, folder: CgroupFolder) -> None:
+    """By its number. One that comes long after is taken for a kill's."""
+    clock = FakeClock(monotonic_ns=SECONDS * 1_000_000_000)
+    with contextlib.closing(OomNotices(hierarchies, clock)) as notices:
+        for name in ("gone", "too", "late", "killed"):
+            notices.ask(folder.make(name, memory_limit_bytes=LIMIT_BYTES))
+        for name in ("gone", "too"):
+            folder.remove(name)
+            notices.removed(f"{folder.path}/{name}")
+        assert _comes(notices, SECONDS)
+        for _ in range(2):
+            notices.take()
+            _comes(notices, 0.2)
+        assert not notices._removed
+        assert folder.run("killed", "tail", "/dev/zero").wait(SECONDS) == -9
+        assert notices.take()
+        notices.removed(f"{folder.path}/late")
+        clock.advance(1)
+        folder.remove("late")
+        assert _comes(notices, SECONDS)
+        assert notices.take()
+        notices.removed(f"{folder.path}/never asked for")
+        assert not notices._removed
+
+
+async def test_who_waits_for_kills_hears_of_each_container_s(hierarchies: Hierarchies, folder: CgroupFolder) -> None:
+    """Of those that are there at the start, and of those that come."""
+    heard: list[str] = []
+    noticed = asyncio.Event()
+    old = folder.make("old", memory_limit_bytes=LIMIT_BYTES)
+
+    def emit(observation: o.Observation) -> None:
+        if isinstance(observation, o.Appeared):
+            heard.append(observation.path)
+
+    source = CgroupSource(
+        hierarchies, scope="all", clock=SystemClock(), telemetry=Telemetry(), rescan_seconds=60, on_oom=noticed.set
+    )
+    task = asyncio.create_task(source.run(emit))
+    try:
+        async with asyncio.timeout(SECONDS):
+            await source.wait_ready()
+            new = folder.make("new", memory_limit_bytes=LIMIT_BYTES)
+            while new not in heard:
+                await asyncio.sleep(0.002)
+            for path in (old, new):
+                noticed.clear()
+                folder.run(path.rpartition("/")[2], "tail", "/dev/zero")
+                await noticed.wait()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
