@@ -94,13 +94,13 @@ def _kinds(count: int) -> dict[str, list[Message]]:
 
 def _as_v1(message: Message) -> Message:
     """The same sample without what only cgroup v2 tells."""
-    assert message.record is not None
-    return message._replace(record=structs.replace(message.record, **{row.name: UNSET for row in STATS if not row.v1}))
+    assert message.whole is not None
+    return message._replace(record=structs.replace(message.whole, **{row.name: UNSET for row in STATS if not row.v1}))
 
 
 def _encoding(messages: Sequence[Message], entries: Sequence[Entry], repetitions: int) -> dict[str, Cost]:
     bytes_ = sum(len(entry.value or b"") for entry in entries) / len(entries)
-    dicts = [msgspec.to_builtins(message.record) for message in messages]
+    dicts = [msgspec.to_builtins(message.whole) for message in messages]
     dumped = sum(len(json.dumps(each)) for each in dicts) / len(dicts)
     return {
         "to an entry": Cost(_us(lambda: [encode(message, 1, 0) for message in messages], len(messages), repetitions), bytes_),

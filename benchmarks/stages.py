@@ -20,7 +20,7 @@ from streamer.kernel.hierarchy import Hierarchies
 from streamer.manager.fleet import Fleet
 from streamer.manager.narrator import Host, Now
 from streamer.memory import Memory
-from streamer.model.messages import STATS, Message
+from streamer.model.messages import STATS, Again, Message
 from streamer.model.observations import Appeared, Sampled
 from streamer.model.spec import ContainerSpec
 from streamer.model.stats import Sample
@@ -32,7 +32,7 @@ from streamer.telemetry import Telemetry
 from streamer.wiring import raise_descriptor_limit
 
 _STAGE_SECONDS: Final = 1.0
-_BATCHES: Final = 5  # in a second: what the manager reads, says and sends together
+_BATCHES: Final = 2  # in a second: what the manager reads, says and sends together
 _PACED_SECONDS: Final = 4
 _LANE_BYTES: Final = 64_000_000
 _ROUNDS_REMEMBERED: Final = 64  # memory packs several samples of a container together
@@ -80,7 +80,7 @@ def measure(hierarchies: Hierarchies, paths: Sequence[str], sinks: dict[str, str
     sampled = [Sampled(path, inode, sample) for inode, (path, sample) in enumerate(zip(paths, samples, strict=True))]
 
     def observe() -> list[Message]:
-        return [message for seen in sampled for message in fleet.observe(seen, Now(clock.wall_ns(), clock.monotonic_ns()))]
+        return fleet.sampled(sampled, Now(clock.wall_ns(), clock.monotonic_ns()))
 
     us["fleet: values to message"] = _cost(observe, len(paths))
     messages = observe()
@@ -129,6 +129,10 @@ def _later(message: Message, moving: Sequence[str]) -> Message:
     """The sample of a second later, which was said after this one."""
     record: Any = message.record
     time_ns = (record.time_ms + 1000) * 1_000_000
+    if not moving and type(record) is Again:
+        later = structs.replace(record, seq=record.seq + 1, time=rfc3339(time_ns), time_ms=record.time_ms + 1000)
+        return message._replace(time_ms=record.time_ms + 1000, record=later)
+    record = message.whole
     values = {name: getattr(record, name) for name in moving}
     return message._replace(
         time_ms=record.time_ms + 1000,
