@@ -30,7 +30,9 @@ _RECORD_BYTES: Final = 16_384  # the kernel's longest is 8192 with its escapes; 
 _AT_ONCE: Final = 1000  # records in one go of the event loop, so that a log that is being flooded holds up nobody
 _TRY_AGAIN_SECONDS: Final = 60.0
 _LAGS: Final = 16
-_EXPECTED_WITHIN_NS: Final = 3_000_000  # a kill's line stands in the log some 0.3 ms after the kernel's notice of it
+_EXPECTED_WITHIN_NS: Final = (
+    10_000_000  # a kill's line stands in the log some 0.3 ms after the kernel's notice of it, or a few when processors are short
+)
 _OUT_OF_ORDER_US: Final = 1_000_000  # records of two CPUs may be in another order than their times, by much less than that
 
 
