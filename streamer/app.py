@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import logging
 import os
 import signal
@@ -60,6 +61,8 @@ _SWITCH_SECONDS: Final = 0.0005
 _COLLECT_AFTER: Final = (20_000, 20, 20)
 """Of gc.set_threshold: messages are freed by their reference counts, so that looking for cycles after every 700 finds nothing."""
 _COLLECT_SECONDS: Final = 60.0
+_COLLECT_OLDER_EVERY: Final = 20
+_COLLECT_ALL_EVERY: Final = 1440
 """Where little happens 20 000 come together in a day only, and what cycles hold is larger than they: a transport of asyncio's, 1 KB."""
 
 
@@ -360,11 +363,20 @@ def run(settings: Settings, duration_seconds: float | None = None, reload: Calla
     return asyncio.run(main())
 
 
+def generations() -> Iterator[int]:
+    """Which generation of gc's to look through, minute after minute: the youngest, some milliseconds; those before it now and then.
+
+    Looking at the youngest sets its count back, so that the thresholds of the older ones are never reached by themselves.
+    """
+    for minute in itertools.count(1):
+        yield 2 if minute % _COLLECT_ALL_EVERY == 0 else 1 if minute % _COLLECT_OLDER_EVERY == 0 else 0
+
+
 async def _collect() -> None:
-    """Free what came into cycles since the last time, some milliseconds. What is older is left to the thresholds: it takes ten times as long."""
-    while True:
+    """Free what came into cycles."""
+    for generation in generations():
         await asyncio.sleep(_COLLECT_SECONDS)
-        gc.collect(0)
+        gc.collect(generation)
 
 
 async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -9,12 +9,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from benchmarks.messages import Tenants
+from streamer.app import generations
 from streamer.kernel.cgroup import CgroupReader, DescriptorBudget
 from streamer.kernel.hierarchy import Hierarchies
 from streamer.manager.fleet import Fleet
@@ -175,3 +177,10 @@ def noted(really: Callable[..., Any], name: str, counted: Counter[str]) -> Calla
         return really(*given, **by_name)
 
     return call
+
+
+def test_cycles_that_grew_old_are_looked_for_too() -> None:
+    """Looking at the youngest sets back the count by which gc would get to the older ones by itself."""
+    a_day = list(islice(generations(), 1440))
+    assert a_day[19] == 1 and a_day[-1] == 2
+    assert (a_day.count(1), a_day.count(2)) == (71, 1)

@@ -79,6 +79,9 @@ class NetDev:
         """The interfaces with their counters now."""
         if not self._pid:
             return ()
+        if self._directory >= 0 and self._budget.over:
+            self._namespace = _namespace(self._directory)
+            self._let_go()
         directory = self._directory if self._directory >= 0 else self._enter()
         if directory < 0:
             self.close()
@@ -101,10 +104,14 @@ class NetDev:
 
     def close(self) -> None:
         """Let go of the process."""
+        self._let_go()
+        self._pid, self._seen, self._interfaces = 0, b"", ()
+
+    def _let_go(self) -> None:
         if self._directory >= 0:
             os.close(self._directory)
+            self._directory = -1
             self._budget.give(1)
-        self._pid, self._directory, self._seen, self._interfaces = 0, -1, b"", ()
 
     def _enter(self) -> int:
         try:

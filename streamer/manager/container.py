@@ -44,6 +44,7 @@ class Details(NamedTuple):
     pid: int = 0
     restart_count: int | None = None
     network_shared: bool = False
+    state: str | None = None
 
     def described(self, told: Described) -> Details:
         """Merge a full description: it replaces what was known, except where it is silent."""
@@ -57,6 +58,7 @@ class Details(NamedTuple):
             pid=told.pid,
             restart_count=told.restart_count if told.restart_count is not None else self.restart_count,
             network_shared=told.network_shared,
+            state=told.state or self.state,
         )
 
 
@@ -171,7 +173,9 @@ class Container:
         """Take over what is known of its id. A raw cgroup was created when it was seen to appear, the root at the boot (0: not known)."""
         if self.found == "live":
             # what was known of an earlier run's process does not hold for a cgroup that was made just now
-            known = known._replace(pid=0, started_at_ns=None)
+            known = known._replace(pid=0, started_at_ns=None, state=None)
+        if known.state in ("running", "paused"):
+            self.state = known.state
         if self.owner.runtime == "raw":
             # never by the times of its directory: they are those of an inode that the kernel drops and makes anew
             known = known._replace(

@@ -248,8 +248,9 @@ class Fleet:
         container.begin(self._roster.details(whose.container_id), self._boot_time_ns)
         early = seen.found == "startup" or self._docker_answers is None
         container.hold_until = now.monotonic_ns + (HOLD_STARTUP_NS if early else HOLD_CREATED_NS)
-        if seen.found == "live":
-            container.exit_code = self._roster.take_exit(whose.container_id, seen.time_ns)
+        # what was there when it was looked at has not ended before
+        late_ns = LATE_NS if seen.found == "live" else 0
+        container.exit_code = self._roster.take_exit(whose.container_id, seen.time_ns, late_ns)
         self._roster.by_path[seen.path] = container
         self._roster.enter(container)
         self._touched[container.incarnation] = container
@@ -294,7 +295,7 @@ class Fleet:
         container.vanished_ns, container.not_before_ns = seen.time_ns, seen.not_before_ns
         # a container that Docker never spoke of may be another engine's: no word on its end will come either
         container.hold_until = now.monotonic_ns + (HOLD_DELETED_NS if container.details.name else HOLD_CREATED_NS)
-        self._roster.gone(container, now.monotonic_ns)
+        self._roster.gone(container, now.monotonic_ns, log_readable=self._kills.log_readable)
         return self._advance(container, now)
 
     # runtimes
@@ -318,7 +319,8 @@ class Fleet:
     def _runtime_event(self, told: o.RuntimeEvent, now: Now) -> list[Message]:
         known = self._roster.details(told.container_id)
         labels = told.labels if known.labels is None else known.labels
-        known = known._replace(name=told.name or known.name, image=told.image or known.image, labels=labels)
+        state = "running" if told.action == "start" else _STATES.get(told.action, known.state)
+        known = known._replace(name=told.name or known.name, image=told.image or known.image, labels=labels, state=state)
         self._roster.remember(told.container_id, known)
         said: list[Message] = []
         incarnations = self._roster.open(told.container_id)

@@ -68,6 +68,7 @@ class Schedule:
     def set_pace(self, pace: Pace, now_ns: int) -> None:
         """Sample everybody at another pace from now on, beginning with a look at once."""
         self.pace = pace
+        self._hastened.clear()
         for key in list(self._interval):
             self.add(key, now_ns)
 

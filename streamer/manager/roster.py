@@ -47,13 +47,16 @@ class Roster:
         container = self.by_path.get(path)
         return container if container is not None and container.inode == inode else None
 
-    def gone(self, container: Container, now_ns: int) -> None:
-        """Its cgroup is no longer there; `hold_until` is about its end by now. Those that ended long ago are forgotten."""
+    def gone(self, container: Container, now_ns: int, *, log_readable: bool) -> None:
+        """Its cgroup is no longer there; `hold_until` is about its end by now. Those that ended long ago are forgotten.
+
+        While the kernel log cannot be read, it may yet tell of them: then only their number is bounded.
+        """
         del self.by_path[container.path]
         ended = self._ended
         ended[container.path] = container
         ended.move_to_end(container.path)
-        while len(ended) > REMEMBER_ENDED or next(iter(ended.values())).hold_until < now_ns - REMEMBER_ENDED_NS:
+        while len(ended) > REMEMBER_ENDED or (log_readable and next(iter(ended.values())).hold_until < now_ns - REMEMBER_ENDED_NS):
             ended.popitem(last=False)
 
     def leave(self, container: Container) -> bool:
@@ -99,7 +102,10 @@ class Roster:
         if len(self._exits) > REMEMBER_ENDED:
             self._exits.popitem(last=False)
 
-    def take_exit(self, container_id: str, seen_ns: int) -> int | None:
-        """The exit code of a run that appears only now, and has ended before that; None: it runs, or nobody knows."""
+    def take_exit(self, container_id: str, seen_ns: int, late_ns: int = LATE_NS) -> int | None:
+        """The exit code of a run that appears only now, and has ended before that; None: it runs, or nobody knows.
+
+        late_ns  so long before it was seen it may have ended
+        """
         time_ns, exit_code = self._exits.pop(container_id, (0, None))
-        return exit_code if time_ns > seen_ns - LATE_NS else None
+        return exit_code if time_ns > seen_ns - late_ns else None

@@ -98,10 +98,10 @@ class ContainerMetrics:
         """
         now_ms = self._clock.wall_ns() // 1_000_000
         known = {host.host_id: host for host in hosts}
-        there = [(container, container.latest) for container in containers if not container.deleted_ms]
+        there = [container for container in containers if not container.deleted_ms]
         by_path: dict[tuple[str, str], tuple[Container, Any]] = {}
         for start in range(0, len(there), SLICE):
-            _newest(there[start : start + SLICE], by_path)
+            _newest([(container, container.latest) for container in there[start : start + SLICE]], by_path)
             yield ""
         present = list(by_path.values())
         yield from _machine(known.values(), form)

@@ -33,6 +33,8 @@ _LAGS: Final = 16
 _EXPECTED_WITHIN_NS: Final = (
     10_000_000  # a kill's line stands in the log some 0.3 ms after the kernel's notice of it, or a few when processors are short
 )
+_DEAF_NS: Final = 100_000_000
+_DEAF_AT_MOST_NS: Final = 1_000_000_000
 _OUT_OF_ORDER_US: Final = 1_000_000  # records of two CPUs may be in another order than their times, by much less than that
 
 
@@ -82,6 +84,7 @@ class KmsgSource:
         self._lags: deque[int] = deque(maxlen=_LAGS)
         self._kills = 0  # told so far
         self._expected: _Expected | None = None
+        self._deaf_ns = self._deaf_until_ns = 0  # to notices, after one that no kill followed
         self._status = Status(self.name, "starting", since_ms=clock.wall_ns() // 1_000_000)
 
     @property
@@ -128,21 +131,26 @@ class KmsgSource:
     def expect(self) -> None:
         """Look into the log at once, and for a moment again and again, between all else: a kill is about to stand there.
 
-        On the event loop. Who waits for the log is woken by the kernel's next tick only, up to 4 ms later.
+        On the event loop. Who waits for the log is woken by the kernel's next tick only, up to 4 ms later. Notices that no kill
+        follows, as of a cgroup in which nothing may be killed, are heard ever more seldom, down to one a second.
         """
-        looking = self._expected is not None
-        self._expected = _Expected(self._kills, self._clock.monotonic_ns() + _EXPECTED_WITHIN_NS)
-        if not looking:
+        now_ns = self._clock.monotonic_ns()
+        if self._expected is None and now_ns >= self._deaf_until_ns:
+            self._expected = _Expected(self._kills, now_ns + _EXPECTED_WITHIN_NS)
             self._look()
 
     def _look(self) -> None:
+        expected, self._expected = self._expected, None
         self.drain()
-        expected = self._expected
-        if expected is None:
+        if expected is None or self._fd < 0:
             return
-        if self._kills > expected.kills or self._fd < 0 or self._clock.monotonic_ns() > expected.until_ns:
-            self._expected = None
+        if self._kills > expected.kills:
+            self._deaf_ns = 0
+        elif (now_ns := self._clock.monotonic_ns()) > expected.until_ns:
+            self._deaf_ns = min(max(2 * self._deaf_ns, _DEAF_NS), _DEAF_AT_MOST_NS)
+            self._deaf_until_ns = now_ns + self._deaf_ns
         else:  # no timer is quick enough: asyncio's round up to 1 ms
+            self._expected = expected
             asyncio.get_running_loop().call_soon(self._look)
 
     async def _follow(self) -> OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import tempfile
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from streamer.errors import Gone
 from streamer.kernel.cgroup import CgroupReader, DescriptorBudget
 from streamer.kernel.hierarchy import Hierarchies, detect
+from streamer.kernel.network import NetDev
 from streamer.kernel.proc import meminfo
 from streamer.model.stats import ABSENT, COLUMNS, FILES, STATS, IoDevice, Sample
 from streamer.sources.hardware import network_devices
@@ -531,6 +533,20 @@ def test_lowered_limit_of_descriptors_is_kept_to(v2: Hierarchies, reader: Reader
     budget.limit = PLENTY
     assert {look.read(5).values for look in looks} == {looks[0].read(6).values}
     assert budget.used == 3 * each
+
+
+def test_lowered_limit_holds_for_network_counters_too() -> None:
+    """The process's directory is given back, and opened for each reading."""
+    budget = DescriptorBudget(1)
+    with contextlib.closing(NetDev("/proc", budget)) as network:
+        network.follow(os.getpid())
+        assert budget.used == 1
+        names = [interface.name for interface in network.read()]
+        budget.limit = 0
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(2):
+            assert [interface.name for interface in network.read()] == names != []
+            assert budget.used == 0 and len(os.listdir("/proc/self/fd")) == before - 1
 
 
 def test_file_longer_than_expected_is_read_whole(v2: Hierarchies, reader: Reader, tmp_path: Path) -> None:

@@ -244,6 +244,35 @@ def test_who_ended_long_ago_is_forgotten_when_another_one_ends() -> None:
     assert oom.incarnation.endswith(".unknown")
 
 
+def test_while_the_kernel_log_cannot_be_read_nobody_is_forgotten_for_having_ended_long_ago() -> None:
+    """A kill that was told by the counter is not told again by a log that comes back later than that."""
+    teller = Teller(docker=False)
+    teller.hear(o.Degraded("source.kmsg", T0, "cannot be read"), o.Surveyed(T0), appeared("/job", 1))
+    said = teller.hear(sampled("/job", 1, memory_oom_kills=1)) + teller.later(OOM_GRACE_NS)
+    assert [record.evidence for record in said if isinstance(record, m.ContainerOom)] == [["memory.events"]]
+    teller.hear(vanished("/job", 1))
+    teller.later(REMEMBER_ENDED_NS + HOLD_CREATED_NS + 1)
+    teller.hear(appeared("/next", 2), vanished("/next", 2), o.Recovered("source.kmsg", T0))
+    said = teller.hear(kill(1, cgroup="/job")) + teller.later(EARLY_AT_START_NS)
+    assert not [record for record in said if isinstance(record, m.ContainerOom)]
+
+
+def test_what_docker_says_before_the_first_look_is_told_holds() -> None:
+    """The state that it described; the end of one that was there when it was looked at, and not one from before."""
+    teller = Teller()
+    teller.hear(described(state="paused"))
+    (created,) = teller.hear(appeared(found="startup"))
+    assert created.state == "paused"
+    teller = Teller()
+    teller.hear(described(), event("die", at=5, exit_code=3))
+    teller.hear(appeared(found="startup", at=4))
+    (deleted,) = teller.hear(vanished(at=6))
+    assert deleted.exit_code == 3
+    teller = Teller()
+    teller.hear(described(), event("die", at=3, exit_code=3), appeared(found="startup", at=4))
+    assert teller.hear(vanished(at=6)) == []  # that was the end of a run before: this one's is waited for
+
+
 @pytest.mark.parametrize(
     ("cgroup", "container_id"), [("/system.slice/ssh.service", "/system.slice/ssh.service"), ("", "/"), (f"{PATH}/init.scope", ID)]
 )

@@ -392,6 +392,36 @@ async def test_a_kill_that_is_expected_is_told_without_the_kernel_s_waking_anybo
         assert len(listening.kills()) == 2
 
 
+async def test_notices_that_no_kill_follows_are_heard_ever_more_seldom(log: Log) -> None:
+    """A cgroup in which nothing may be killed gives notice all the time: nobody looks into the log without end for that."""
+    clock = FakeClock(monotonic_ns=100 * NS)
+    async with listening_to(log, clock).running() as listening:
+        asyncio.get_running_loop().remove_reader(log.given[0])
+        pauses = []
+        for _ in range(6):
+            listening.source.expect()
+            looking = listening.source._expected
+            assert looking is not None
+            clock.advance(0.002)
+            listening.source.expect()
+            assert listening.source._expected is looking  # for no longer
+            clock.advance(0.5)
+            await asyncio.sleep(0.002)
+            assert listening.source._expected is None
+            paused = 0.0
+            while listening.source._expected is None:
+                listening.source.expect()
+                clock.advance(0.1)
+                paused += 0.1
+            pauses.append(round(paused, 1))
+            log.write(99 + len(pauses), KILLED.format(pid=1)) if len(pauses) == 5 else None
+            clock.advance(0.5)
+            await asyncio.sleep(0.002)
+            listening.source._deaf_until_ns = 0
+        assert pauses[0] < pauses[1] < pauses[2]
+        assert max(pauses) <= 1.2 and pauses[5] < pauses[4]
+
+
 async def test_a_kill_without_a_cgroup_is_looked_up_at_once(log: Log) -> None:
     """In a storm the kernel prints only the last line; the process may still be there to ask."""
     async with listening_to(log, cgroup="/from/proc").running() as listening:
