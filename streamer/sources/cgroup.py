@@ -89,17 +89,18 @@ class CgroupSource:
 
         def deliver() -> None:
             while self._seen:
-                emit(self._seen.popleft())
+                observation = self._seen.popleft()
+                emit(observation)
+                if notices is not None and isinstance(observation, o.Appeared):
+                    notices.ask(observation.path)  # not in the watching thread: a short job ends while that asks
+                elif notices is not None and isinstance(observation, o.Vanished):
+                    notices.removed(observation.path)
 
         def hand_over(observation: o.Observation) -> None:
             self._seen.append(observation)
             # more of them: a delivery is already on its way; at the start, threads that took turns would both take several times as long
             if len(self._seen) == (1 if self._surveyed else _SURVEYED_AT_ONCE):
                 loop.call_soon_threadsafe(deliver)
-            if notices is not None and isinstance(observation, o.Appeared):
-                notices.ask(observation.path)
-            elif notices is not None and isinstance(observation, o.Vanished):
-                notices.removed(observation.path)
 
         watcher = self._watcher = Watcher(
             self._hierarchies, scope=self._scope, clock=self._clock, emit=hand_over, rescan_seconds=self._rescan_seconds

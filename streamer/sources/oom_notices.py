@@ -21,7 +21,7 @@ _REMOVAL_WITHIN_NS: Final = 100_000_000
 
 
 class OomNotices:
-    """See above. `fd` becomes readable with each notice. `ask` and `removed` are one thread's; `take` is for who waits for `fd`."""
+    """See above. `fd` becomes readable with each notice."""
 
     def __init__(self, hierarchies: Hierarchies, clock: Clock) -> None:
         self._memory = hierarchies.mounts.get("memory") if hierarchies.mode != "v2" else None
