@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import itertools
 import logging
@@ -348,6 +349,8 @@ def run(settings: Settings, duration_seconds: float | None = None, reload: Calla
         Unsupported: this host has no cgroups at all.
     """
     logs.configure(settings.log_level, settings.log_format)
+    with contextlib.suppress(RuntimeError, ValueError, OSError):  # no stderr, or one that is no file
+        faulthandler.enable()  # an end by SIGSEGV in a library says where it was
     sys.setswitchinterval(_SWITCH_SECONDS)
 
     async def main() -> int:

@@ -24,7 +24,7 @@ from streamer.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 _BATCH_SECONDS: Final = 0.5  # samples due within this time are read in one go: one hand-over to the thread, one send for all
-_AT_ONCE: Final = 100  # samples said before facts that came meanwhile have their turn: some 2 ms
+_AT_ONCE: Final = 100  # samples said before facts that came meanwhile have their turn: some 2 ms where they say nothing new
 _FIRST_LOOK_SECONDS: Final = 0.05  # after this a runtime has made the directories of a container in all hierarchies
 _KEEP_TOTALS_NS: Final = 60_000_000_000  # totals of all containers are written down this often: a crash makes them no older
 _TICK_SECONDS: Final = 0.01  # while something waits for a runtime's word

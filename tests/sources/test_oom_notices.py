@@ -117,6 +117,7 @@ async def test_who_waits_for_kills_hears_of_each_container_s(hierarchies: Hierar
                 noticed.clear()
                 folder.run(path.rpartition("/")[2], "tail", "/dev/zero")
                 await noticed.wait()
+        assert {old, new} <= set(heard) and noticed.is_set()
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
