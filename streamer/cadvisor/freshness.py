@@ -11,7 +11,6 @@ from streamer.memory import Memory
 
 _PATIENCE_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.01
-_MS: Final = 1_000_000
 
 
 class Freshener:
@@ -28,24 +27,24 @@ class Freshener:
 
     async def __call__(self, paths: Sequence[str], max_age_seconds: float) -> None:
         """Have those sampled whose newest sample is older than this; return when all are, or after the patience."""
-        oldest_ms = (self._clock.wall_ns() - int(max_age_seconds * 1_000_000_000)) // _MS
-        old = self._older(paths, oldest_ms)
+        oldest_ns = self._clock.wall_ns() - int(max_age_seconds * 1_000_000_000)
+        old = self._older(paths, oldest_ns)
         if not old:
             return
         self._hasten(old)
         try:
             async with asyncio.timeout(self._patience_seconds):
                 for path in old:  # one after the other: to look at all of them each time would take a loop's whole time
-                    while self._older([path], oldest_ms):  # noqa: ASYNC110  memory wakes nobody for samples, of which there are many
+                    while self._older([path], oldest_ns):  # noqa: ASYNC110  memory wakes nobody for samples, of which there are many
                         await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
             return
 
-    def _older(self, paths: Sequence[str], oldest_ms: int) -> list[str]:
-        """Those that live and whose newest sample is from before."""
+    def _older(self, paths: Sequence[str], oldest_ns: int) -> list[str]:
+        """Those that live and whose newest sample is from before; in ms two questions in one would share a sample at `max_age=0`."""
         found = []
         for path in paths:
             container = self._memory.by_path(path)
-            if container is not None and (container.latest is None or container.latest.time_ms < oldest_ms):
+            if container is not None and (not (looks := container.looks) or looks[-1][0] < oldest_ns):
                 found.append(path)
         return found

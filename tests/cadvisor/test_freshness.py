@@ -28,6 +28,17 @@ async def test_only_the_old_ones_are_hastened_and_waited_for(house: House) -> No
     assert len(asked) == 1
 
 
+async def test_no_age_at_all_is_exact(house: House) -> None:
+    """A sample of the same millisecond, but from before the question, is too old for it."""
+    house.sampled("/lab/one")
+    taken_ns = house.memory.by_path("/lab/one").looks[-1][0]  # type: ignore[union-attr]
+    asked: list[Sequence[str]] = []
+    await Freshener(house.memory, FakeClock(taken_ns), asked.append, patience_seconds=0.02)(["/lab/one"], 0.0)
+    assert asked == []
+    await Freshener(house.memory, FakeClock(taken_ns + 1), asked.append, patience_seconds=0.02)(["/lab/one"], 0.0)
+    assert asked == [["/lab/one"]]
+
+
 async def test_patience_has_an_end(house: House) -> None:
     """Then there is what there is."""
     clock = FakeClock()
