@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest
 
@@ -35,6 +35,7 @@ CONTAINERS: Final = 50
 ROUNDS: Final = 40
 SECOND_NS: Final = 1_000_000_000
 FILES_OF_V2: Final = {stat.v2.partition(":")[0] for stat in STATS if stat.v2}
+FILES_OF_V1: Final = {stat.v1.partition(":")[0] for stat in STATS if stat.v1}
 OOM_KILLS: Final = INDEX["memory_oom_kills"]
 VALUES: Final = tuple(1_000_000 + place for place in range(len(STATS)))
 
@@ -154,21 +155,28 @@ def test_bytes_on_the_wire() -> None:
     assert len(packer.finish(raw, 1, 0, 0)) / len(entries) <= 400
 
 
-def test_reads_for_each_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One pread(2) for each file that is held open; an idle cgroup's processes are counted every ninth time only, nothing is opened."""
-    for name in sorted(FILES_OF_V2):
+@pytest.mark.parametrize(("mode", "files", "resting", "opened"), [("v2", FILES_OF_V2, 0, 0), ("v1", FILES_OF_V1, 2, 6)])
+def test_reads_for_each_sample(
+    mode: Literal["v1", "v2"], files: set[str], resting: int, opened: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One pread(2) for each file that is held open, but for those that say nothing new while another stands still.
+
+    An idle cgroup's processes are counted every 31st time only; on v1 their list is opened for that.
+    """
+    for name in sorted(files):
         (tmp_path / name).write_text("0\n")
     counted: Counter[str] = Counter()
     for name in ("open", "pread"):
         monkeypatch.setattr(os, name, noted(getattr(os, name), name, counted))
-    reader = CgroupReader(Hierarchies("v2", {"unified": str(tmp_path)}, ("unified",)), "/", DescriptorBudget(1000))
+    where = dict.fromkeys(("memory", "cpu", "cpuacct", "blkio", "pids") if mode == "v1" else ("unified",), str(tmp_path))
+    reader = CgroupReader(Hierarchies(mode, where, tuple(where)), "/", DescriptorBudget(1000))
     for number in range(2):
         reader.read(number)
     counted.clear()
-    for number in range(90):
+    for number in range(186):
         reader.read(number)
     reader.close()
-    assert counted == {"pread": 90 * (len(FILES_OF_V2) - 1) + 10}
+    assert counted == {"pread": 186 * (len(files) - 1 - resting) + 6, **({"open": opened} if opened else {})}
 
 
 def noted(really: Callable[..., Any], name: str, counted: Counter[str]) -> Callable[..., Any]:

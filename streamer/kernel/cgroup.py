@@ -22,7 +22,7 @@ from streamer.model.stats import ABSENT, FilesystemUsage, IoDevice, Sample
 
 __all__ = ["CgroupReader", "DescriptorBudget", "read_populated", "read_procs", "read_spec"]
 
-_RECOUNT_EVERY: Final = 8
+_RECOUNT_EVERY: Final = 30
 """Looks after which processes are counted again though nothing moved. Who forks, starts or ends uses CPU time, so a new number
 comes with a new cpu.stat or pids.current; only moves between cgroups within one look may cancel out."""
 
@@ -129,7 +129,7 @@ class CgroupReader:
         self._there = there
         self._lists = [(descriptors[file], _name(file)) for file in plan.lists]
         # what each table said last, and the numbers that it meant: an idle cgroup says the same again
-        self._texts = Texts([descriptors[file] for file in plan.tables], plan.sizes)
+        self._texts = Texts([descriptors[file] for file in plan.tables], plan.sizes, plan.follows)
         self._known: list[Sequence[Any]] = [()] * len(plan.tables)
         self._counts: list[int] = []
         self._recount_in = 0

@@ -15,7 +15,7 @@ from streamer.model.stats import FILES, INDEX, STATS, IoDevice, Layout
 _DEVICE_COUNTERS: Final = {INDEX[f"io_{name}"]: place for place, name in enumerate(IoDevice.__struct_fields__[2:])}
 """Column of a sum over all block devices -> place of the same among the numbers of one."""
 
-_SIZES: Final[dict[Layout, int]] = {"single": 64, "flat": 4000, "nested": 448, "operations": 448, "pressure": 448}
+_SIZES: Final[dict[Layout, int]] = {"single": 64, "flat": 448, "nested": 448, "operations": 448, "pressure": 448}
 """Bytes to ask for at first; a file that fills them is read again with more. Up to some 470 Python need not ask malloc."""
 
 
@@ -44,7 +44,8 @@ class Plan(NamedTuple):
     Numbers are collected in the order of the files behind one leading `ABSENT`: first those of `tables`, then the lengths
     of `lists`, and last the working set. `usage` and `inactive` are where its parts are (0: not there); `charged` are
     those of the usage where no file tells it, which is then the very last. `pick` puts all of them in the order of the
-    columns. `by_device` are the places among `tables` of the files that tell of block devices one by one.
+    columns. `by_device` are the places among `tables` of the files that tell of block devices one by one; `follows` those
+    of files that say nothing new unless another does, each with that other one's.
     """
 
     tables: tuple[KernelFile, ...]
@@ -52,6 +53,7 @@ class Plan(NamedTuple):
     parsers: tuple[Parser, ...]
     sizes: list[int]
     by_device: frozenset[int]
+    follows: tuple[tuple[int, int], ...]
     usage: int
     inactive: int
     charged: tuple[int, int] | None
@@ -68,7 +70,7 @@ def kernel_files(v2: bool, processes_from: tuple[str, ...]) -> tuple[KernelFile,
             places.setdefault(name, []).append((Wanted(key, stat.scale_v2 if v2 else stat.scale_v1, stat.number), column))
     files = []
     for name, wanted in places.items():
-        controller, layout = FILES[name]
+        controller, layout, _ = FILES[name]
         many = layout == "lines"
         controllers = tuple(dict.fromkeys((controller, *processes_from))) if many and not v2 else (UNIFIED if v2 else controller,)
         files.append(
@@ -89,6 +91,7 @@ def plan_for(files: tuple[KernelFile, ...], *, root: bool = False) -> Plan:
     """The plan for the cgroups that have these files. `root`: for the one above all, which on v2 has no memory.current."""
     lists = tuple(file for file in files if file.layout == "lines")
     tables = tuple(file for file in files if file not in lists)
+    names = [file.name for file in tables]
     columns = [column for file in (*tables, *lists) for column in file.columns]
     places = [0] * len(STATS)
     for place, column in enumerate(columns, start=1):
@@ -104,6 +107,7 @@ def plan_for(files: tuple[KernelFile, ...], *, root: bool = False) -> Plan:
         tuple(_parser(file) for file in tables),
         [_SIZES[file.layout] for file in tables],
         frozenset(place for place, file in enumerate(tables) if _DEVICE_COUNTERS.keys() & set(file.columns)),
+        tuple((names.index(file.name), names.index(leader)) for file in tables if (leader := FILES[file.name].follows) in names),
         places[usage],
         places[INDEX["memory_inactive_file_bytes"]],
         charged if summed else None,

@@ -17,43 +17,75 @@ _PAGE_NEARLY: Final = 2000
 class Texts:
     """The files behind some descriptors, each read from its beginning. After an error it is of no more use.
 
-    sizes  bytes to ask for, by place; grows where a file is longer, for all who share the list
+    sizes    bytes to ask for, by place; grows where a file is longer, for all who share the list
+    follows  (place, leader): what the file at this place says changes only if the leader's does, in the same look or the next
     """
 
-    def __init__(self, descriptors: Sequence[int], sizes: list[int]) -> None:
-        self._descriptors, self._sizes = tuple(descriptors), sizes
-        self._seen: list[bytes] = [b""] * len(self._descriptors)
-        self._first = True
+    def __init__(self, descriptors: Sequence[int], sizes: list[int], follows: Sequence[tuple[int, int]] = ()) -> None:
+        self._descriptors, self._sizes, self._follows = tuple(descriptors), sizes, follows
+        self._seen: list[bytes | None] = [None] * len(self._descriptors)
+        self._resting: Sequence[int] = ()  # places that are not read while their leaders stand still
+        self._ask()
+
+    def _ask(self) -> None:
+        """Read all but those that rest from now on."""
+        self._places = [place for place in range(len(self._descriptors)) if place not in self._resting]
+        self._asked = [self._descriptors[place] for place in self._places]
+        self._bytes = [self._sizes[place] for place in self._places]
+        self._said = [self._seen[place] for place in self._places]
+        self._all_rest = len(self._resting) == len(self._follows)
 
     def changed(self) -> Sequence[int]:
-        """Read all of them; the places of those that do not say the same as at the last call, at the first call all.
+        """Read them; the places of those that do not say the same as at the last call, at the first call all.
 
         Raises:
             OSError: one cannot be read.
         """
-        seen, sizes = self._seen, self._sizes
         # Reading and comparing run in C. One call into a C library for all files of a cgroup was no quicker than this.
-        found = [*map(os.pread, self._descriptors, sizes, _START)]
-        if found == seen and not self._first:
+        found = [*map(os.pread, self._asked, self._bytes, _START)]
+        if found == self._said:
+            if not self._all_rest:
+                self._let_rest(_NONE)
             return _NONE
         places = []
-        for place, raw in enumerate(found):
-            if raw != seen[place] or self._first:
-                while len(raw) >= sizes[place]:
-                    sizes[place] *= 2
-                    raw = os.pread(self._descriptors[place], sizes[place], 0)  # noqa: PLW2901  the same file, more of it
-                seen[place] = raw
+        for at, raw in enumerate(found):
+            if raw != self._said[at]:
+                place = self._places[at]
+                self._said[at] = self._take(place, raw)
+                self._bytes[at] = self._sizes[place]
                 places.append(place)
-        self._first = False
+        for place, leader in self._follows:
+            if place in self._resting and leader in places:
+                raw = os.pread(self._descriptors[place], self._sizes[place], 0)
+                if raw != self._seen[place]:
+                    self._take(place, raw)
+                    places.append(place)
+        self._let_rest(places)
         return places
+
+    def _take(self, place: int, raw: bytes) -> bytes:
+        """What the file at this place says, of which this much was read."""
+        while len(raw) >= self._sizes[place]:
+            self._sizes[place] *= 2
+            raw = os.pread(self._descriptors[place], self._sizes[place], 0)
+        self._seen[place] = raw
+        return raw
+
+    def _let_rest(self, changed: Sequence[int]) -> None:
+        """Those whose leader is not among the places that have changed."""
+        resting = [place for place, leader in self._follows if leader not in changed]
+        if resting != self._resting:
+            self._resting = resting
+            self._ask()
 
     def reopened(self, descriptors: Sequence[int]) -> None:
         """The very same files are behind these descriptors from now on."""
         self._descriptors = tuple(descriptors)
+        self._ask()
 
     def text(self, place: int) -> bytes:
         """What the file at this place said at the last call."""
-        return self._seen[place]
+        return self._seen[place] or b""
 
 
 def count_lines(descriptor: int, name: str = "") -> int:

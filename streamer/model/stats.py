@@ -29,10 +29,15 @@ Layout = Literal["single", "flat", "nested", "pressure", "operations", "lines"]
 
 
 class File(NamedTuple):
-    """A kernel file: the controller whose hierarchy holds it on v1 (on v2 all share one), and its layout."""
+    """A kernel file: the controller whose hierarchy holds it on v1 (on v2 all share one), and its layout.
+
+    `follows`: a file of the same cgroup and controller that says something new whenever this one does, no later than an
+    instant after it. Once that one has stood still from one look to the next, this one need not be read until it moves.
+    """
 
     controller: str
     layout: Layout
+    follows: str = ""
 
 
 FILES: Final[dict[str, File]] = {
@@ -51,12 +56,14 @@ FILES: Final[dict[str, File]] = {
     "cgroup.procs": File("pids", "lines"),  # also v1, in every hierarchy
     # cgroup v1
     "cpuacct.usage": File("cpuacct", "single"),
-    "cpuacct.stat": File("cpuacct", "flat"),
+    # who is found running by a tick is charged the time before it, too (kernel/sched/core.c, scheduler_tick; cputime.c)
+    "cpuacct.stat": File("cpuacct", "flat", "cpuacct.usage"),
     "memory.usage_in_bytes": File("memory", "single"),
     "memory.max_usage_in_bytes": File("memory", "single"),
     "memory.failcnt": File("memory", "single"),
     "memory.oom_control": File("memory", "flat"),
-    "blkio.throttle.io_service_bytes_recursive": File("blkio", "operations"),
+    # every bio is counted, and its bytes before that, unless a part of a larger one (block/blk-throttle.c)
+    "blkio.throttle.io_service_bytes_recursive": File("blkio", "operations", "blkio.throttle.io_serviced_recursive"),
     "blkio.throttle.io_serviced_recursive": File("blkio", "operations"),
 }
 

@@ -159,16 +159,12 @@ def test_processes_are_counted_as_they_are_now(host: Hierarchies, cgroups: Cgrou
 def test_more_processes_than_the_kernel_gives_at_once(host: Hierarchies, cgroups: CgroupFolder, reader: Reader) -> None:
     """A list of more than a page."""
     path = cgroups.make("a")
-    process = cgroups.run("a", "perl", "-e", "for (1..900) { fork or sleep 600 } sleep 600")
+    process = cgroups.run("a", "perl", "-e", "for (1..900) { fork or exec 'sleep', 600 } sleep 600")
     look = reader(host, path)
     deadline = time.monotonic() + 60
-    try:
-        while known(look.read(1))["processes"] != 901:
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.05)  # the pace of looking
-    finally:
-        for pid in Path(host.file("pids", path, "cgroup.procs") or "").read_text().split():
-            os.kill(int(pid), 9)
+    while known(look.read(1))["processes"] != 901:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)  # the pace of looking
 
 
 @pytest.mark.live
@@ -334,11 +330,11 @@ def test_idle_cgroup_gives_the_very_same_values(v2: Hierarchies, reader: Reader,
     first = look.read(1).values
     assert look.read(2).values is first
     (tmp_path / "a/cgroup.procs").write_text("1\n2\n3\n")
-    later = [look.read(number).get("processes") for number in range(10)]
+    later = [look.read(number).get("processes") for number in range(40)]
     assert set(later) == {2, 3} and later == sorted(later)
     (tmp_path / "a/cgroup.procs").write_text("1\n")
     (tmp_path / "a/pids.current").write_text("2\n")
-    assert (look.read(20).get("processes"), look.read(21).get("threads")) == (1, 2)
+    assert (look.read(50).get("processes"), look.read(51).get("threads")) == (1, 2)
 
 
 def test_usage_is_only_made_up_of_its_parts_for_the_root(v2: Hierarchies, reader: Reader, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -70,19 +71,32 @@ class CgroupFolder:
             _remove(directory)
 
     def close(self) -> None:
-        """End every process and remove everything."""
+        """End every process, also those that these have started, and remove everything."""
         for process in self._processes:
             process.kill()
-            process.wait()
         for root in self._roots:
             for directory, _, _ in os.walk(root / self.path[1:], topdown=False):
+                with contextlib.suppress(FileNotFoundError):
+                    _end_all(Path(directory))
                 _remove(Path(directory))
+        for process in self._processes:
+            process.wait()
 
     def _directories(self, name: str) -> list[Path]:
         return [root / self.path[1:] / name for root in self._roots]
 
     def _file(self, name: str, file: str) -> Path:
         return (_ROOT if self.v2 else _ROOT / "memory") / self.path[1:] / name / file
+
+
+def _end_all(directory: Path) -> None:
+    """Kill what is in a cgroup, and what that started meanwhile."""
+    deadline = time.monotonic() + 5
+    while (pids := (directory / "cgroup.procs").read_text().split()) and time.monotonic() < deadline:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        time.sleep(0.005)
 
 
 def _remove(directory: Path) -> None:
