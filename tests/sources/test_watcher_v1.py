@@ -84,7 +84,7 @@ def test_one_that_is_told_through_the_first_is_not_declared_for_the_others(hiera
     told.settle()
     for name in ("up", "down"):
         assert told.of(f"{folder.path}/{name}")[0] == "Appeared" and told.of(f"{folder.path}/{name}")[-1] == "Vanished"
-        assert told.lost(name) == []
+        assert told.lost(f"{folder.path}/{name}") == []
 
 
 def test_a_runtime_s_container_counts_in_the_first_hierarchy_alone(hierarchies: Hierarchies, folder: CgroupFolder) -> None:
