@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -52,6 +53,7 @@ _LEFT: Final = "wait in the state directory"
 _AUDIT_SECONDS: Final = 60.0
 _PARTITIONS: Final = 2
 _KAFKA_DISK: Final = "256m"
+_CRASH: Final = re.compile(r"Fatal Python error: (?s:.*?)^Current thread .*\n(?:  .+\n)*", re.MULTILINE)
 
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "publishing": {"heartbeat": "500ms"},
@@ -158,7 +160,7 @@ class AgentProcess:
         while not condition():
             if not self.running:
                 code = None if self._process is None else self._process.returncode
-                self.problems.append(f"the agent ended by itself with {code} while it {otherwise}")
+                self.problems.append(f"the agent ended by itself with {code} while it {otherwise}{self._place()}")
                 return False
             if time.monotonic() > deadline:
                 self.problems.append(f"the agent {otherwise} within {seconds:g} s")
@@ -174,7 +176,10 @@ class AgentProcess:
     def stop(self) -> int:
         """SIGTERM, and wait until it has delivered what it could; returns its exit code."""
         self._signal(signal.SIGTERM)
-        return self._wait()
+        code = self._wait()
+        if code < 0 and code != -signal.SIGKILL:  # that is ours, for one that does not end
+            self.problems.append(f"the agent was asked to end and ended with {code}{self._place()}")
+        return code
 
     def pause(self) -> None:
         """SIGSTOP."""
@@ -189,10 +194,15 @@ class AgentProcess:
         if process is None:
             return
         if process.poll() is not None:
-            self.problems.append(f"the agent ended by itself with {process.returncode}")
+            self.problems.append(f"the agent ended by itself with {process.returncode}{self._place()}")
             self._process = None
             return
         process.send_signal(number)
+
+    def _place(self) -> str:
+        """Where it was when a signal of its own making ended it, as faulthandler says: a log may be gone with its machine."""
+        error = _CRASH.search(self.said())
+        return f"\n{error[0]}" if error else ""
 
     def _wait(self) -> int:
         process, self._process = self._process, None
