@@ -8,7 +8,7 @@ from typing import Final
 from streamer.contracts import Clock
 from streamer.telemetry import Telemetry
 
-_EVERY_SECONDS: Final = 0.1
+_EVERY_SECONDS: Final = 0.5
 """Also how long something must hold up the loop to be noticed for sure; of shorter ones a share is."""
 
 
