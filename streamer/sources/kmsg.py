@@ -33,6 +33,8 @@ _LAGS: Final = 16
 _EXPECTED_WITHIN_NS: Final = (
     10_000_000  # a kill's line stands in the log some 0.3 ms after the kernel's notice of it, or a few when processors are short
 )
+_LOOK_AGAIN_SECONDS: Final = 0.001
+"""Not at once: on the same processor the kernel would wait for us to be done before it kills, which is when our time slice ends, 3 ms later."""
 _DEAF_NS: Final = 100_000_000
 _DEAF_AT_MOST_NS: Final = 1_000_000_000
 _OUT_OF_ORDER_US: Final = 1_000_000  # records of two CPUs may be in another order than their times, by much less than that
@@ -129,7 +131,7 @@ class KmsgSource:
             pass
 
     def expect(self) -> None:
-        """Look into the log at once, and for a moment again and again, between all else: a kill is about to stand there.
+        """Look into the log at once, and each millisecond for a moment: a kill is about to stand there.
 
         On the event loop. Who waits for the log is woken by the kernel's next tick only, up to 4 ms later. Notices that no kill
         follows, as of a cgroup in which nothing may be killed, are heard ever more seldom, down to one a second.
@@ -149,9 +151,9 @@ class KmsgSource:
         elif (now_ns := self._clock.monotonic_ns()) > expected.until_ns:
             self._deaf_ns = min(max(2 * self._deaf_ns, _DEAF_NS), _DEAF_AT_MOST_NS)
             self._deaf_until_ns = now_ns + self._deaf_ns
-        else:  # no timer is quick enough: asyncio's round up to 1 ms
+        else:
             self._expected = expected
-            asyncio.get_running_loop().call_soon(self._look)
+            asyncio.get_running_loop().call_later(_LOOK_AGAIN_SECONDS, self._look)
 
     async def _follow(self) -> OSError:
         """Open the log and read it until it cannot be read any more.
@@ -204,6 +206,7 @@ class KmsgSource:
 
     def _read(self) -> bool:
         """Take in a number of records; whether there may be more."""
+        offset_ns: int | None = None
         for position in range(_AT_ONCE):
             try:
                 raw = self._read_record(self._fd, _RECORD_BYTES)
@@ -226,10 +229,12 @@ class KmsgSource:
                 continue
             if self._caught_up and position == 0:
                 self._lags.append(self._clock.monotonic_ns() - record.time_us * 1000)
-            self._take(record)
+            if offset_ns is None:  # for all that are read in one go: a kill's report is a hundred records long
+                offset_ns = self._wall_offset_ns()
+            self._take(record, offset_ns)
         return True
 
-    def _take(self, record: Record) -> None:
+    def _take(self, record: Record, offset_ns: int) -> None:
         if self._last_seq is not None and record.seq <= self._last_seq:
             if not self._caught_up:
                 self._skipped = record.seq
@@ -238,7 +243,7 @@ class KmsgSource:
         self._skipped = None
         self._look_for_hole(record)
         self._last_seq, self._latest_us, self._read_at_ns = record.seq, record.time_us, self._clock.monotonic_ns()
-        for killed in self._parser.feed(record, self._wall_offset_ns()):
+        for killed in self._parser.feed(record, offset_ns):
             if not killed.killed_cgroup and self._caught_up:
                 # In a storm of kills the kernel leaves out all but one line. The process may still be there; of one that
                 # was killed in the past the number may be another's by now.

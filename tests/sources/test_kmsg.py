@@ -392,6 +392,26 @@ async def test_a_kill_that_is_expected_is_told_without_the_kernel_s_waking_anybo
         assert len(listening.kills()) == 2
 
 
+async def test_between_two_looks_the_processor_is_free(log: Log) -> None:
+    """Whoever is about to kill may be waiting for it."""
+    async with listening_to(log, FakeClock(monotonic_ns=100 * NS)).running() as listening:
+        asyncio.get_running_loop().remove_reader(log.given[0])
+        looks, read = 0, listening.source._read_record
+
+        def counted(fd: int, size: int) -> bytes:
+            nonlocal looks
+            looks += 1
+            return read(fd, size)
+
+        listening.source._read_record = counted
+        listening.source.expect()
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert 1 <= looks < 300
+        log.write(1, KILLED.format(pid=1))
+        await listening.until(listening.kills)
+
+
 async def test_notices_that_no_kill_follows_are_heard_ever_more_seldom(log: Log) -> None:
     """A cgroup in which nothing may be killed gives notice all the time: nobody looks into the log without end for that."""
     clock = FakeClock(monotonic_ns=100 * NS)
@@ -406,8 +426,7 @@ async def test_notices_that_no_kill_follows_are_heard_ever_more_seldom(log: Log)
             listening.source.expect()
             assert listening.source._expected is looking  # for no longer
             clock.advance(0.5)
-            await asyncio.sleep(0.002)
-            assert listening.source._expected is None
+            await listening.until(lambda: listening.source._expected is None)
             paused = 0.0
             while listening.source._expected is None:
                 listening.source.expect()
@@ -416,7 +435,7 @@ async def test_notices_that_no_kill_follows_are_heard_ever_more_seldom(log: Log)
             pauses.append(round(paused, 1))
             log.write(99 + len(pauses), KILLED.format(pid=1)) if len(pauses) == 5 else None
             clock.advance(0.5)
-            await asyncio.sleep(0.002)
+            await listening.until(lambda: listening.source._expected is None)
             listening.source._deaf_until_ns = 0
         assert pauses[0] < pauses[1] < pauses[2]
         assert max(pauses) <= 1.2 and pauses[5] < pauses[4]
