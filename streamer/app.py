@@ -208,8 +208,7 @@ class Run(Agent):
         self.manager.observe(observation)
 
     def _publish(self, messages: Sequence[Message], checkpoint: Checkpoint | None) -> None:
-        for message, entry in zip(messages, self.outbox.publish(messages, checkpoint), strict=True):
-            self.memory.remember(message, entry)
+        self.outbox.publish(messages, checkpoint, self.memory.remember)
 
     async def run(self, duration_seconds: float | None) -> int:
         """Until a signal or `stopping`, the end of `duration_seconds`, or a failure. Returns the exit code."""

@@ -150,15 +150,24 @@ class Outbox:
         self._cursors.clear()
         return lost
 
-    def publish(self, messages: Sequence[Message], checkpoint: Checkpoint | None = None) -> list[Entry]:
+    def publish(
+        self,
+        messages: Sequence[Message],
+        checkpoint: Checkpoint | None = None,
+        tell: Callable[[Message, Entry], None] | None = None,
+    ) -> list[Entry]:
         """Encode and offer to every sink; returns the entries, one per message, and never waits.
 
         With a state file, what is durable is offered once it is committed, and `checkpoint` goes into the same transaction.
+        `tell` is called with each message first: whom it wakes has its turn before anything is written.
         """
         self._order_ms = max(self._order_ms, self._clock.wall_ns() // 1_000_000)
         first = self._position + 1
         entries = [encode(message, position, self._order_ms, self._envelope) for position, message in enumerate(messages, first)]
         self._position += len(entries)
+        if tell is not None:
+            for message, entry in zip(messages, entries, strict=True):
+                tell(message, entry)
         if self._disk is not None:
             self._disk.publish(entries, checkpoint)
         else:

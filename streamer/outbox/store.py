@@ -20,6 +20,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -36,6 +37,7 @@ from streamer.outbox.lock import StoreFailed
 
 FILE: Final = "state.db"
 _AGE_EVERY_MS: Final = 60_000
+_COPY_AFTER: Final = 64  # commits of a few pages each: SQLite itself copies within the commit that makes them 1000
 _SMALL_BLOCK_BYTES: Final = 32_768  # a last block below this is written again with what follows it
 
 _OLDEST: Final[dict[Lane, str]] = {
@@ -112,6 +114,9 @@ class Store:
         self._known = False  # what was in the file when this run began is known
         self._open_anew = False  # before the next commit: the last one failed, or the file could not be opened as usual
         self._last = (0, 0)  # the highest position and order time written
+        self._sinks: frozenset[str] | None = None  # whose cursors there are; None: not known
+        self._any_dropped = True  # there may be rows of it
+        self._commits = 0  # since the log was copied into the file
 
     def open(self, *, check: bool = True) -> None:
         """Open the file, or make it."""
@@ -134,7 +139,8 @@ class Store:
         self.file.close()
 
     def _count(self) -> None:
-        self._open_block = None
+        self._open_block = self._sinks = None
+        self._any_dropped = True
         db = self.file.live
         with self.file.errors():
             self._bytes["durable"] = db.execute("SELECT coalesce(sum(size), 0) FROM durable").fetchone()[0]
@@ -168,9 +174,9 @@ class Store:
         with self.file.errors():
             db.execute("BEGIN IMMEDIATE")
             try:
-                self._write(works)
-                self._check_in([work.checkpoint for work in works if work.checkpoint is not None], behind)
-                self._say(clean=int(works[-1].clean))
+                facts = self._write(works)
+                facts |= self._check_in([work.checkpoint for work in works if work.checkpoint is not None], behind)
+                self._say(clean=int(works[-1].clean), **facts)
                 cursors = next((work.cursors for work in reversed(works) if work.cursors is not None), None)
                 if cursors is not None:
                     self._move(cursors)
@@ -182,14 +188,27 @@ class Store:
                 db.execute("COMMIT")
             except BaseException:
                 self._bytes.update(sizes)
-                self._open_block = None
+                self._open_block = self._sinks = None
+                self._any_dropped = True
                 with contextlib.suppress(sqlite3.Error):
                     db.execute("ROLLBACK")
                 raise
         self._open_anew, self._behind = not self.file.writable, behind
+        self._commits += 1
         return Committed(dropped, dict(self._bytes))
 
-    def _write(self, works: Sequence[Work]) -> None:
+    def tidy(self) -> None:
+        """Now and then, when nobody waits: copy the log into the file, which syncs both. Left to a commit, it would be late by that.
+
+        What cannot be copied stays in the log, where it is as safe; a disk that takes nothing shows in the next commit.
+        """
+        if self._commits >= _COPY_AFTER and self.file.writable:
+            self._commits = 0
+            with contextlib.suppress(sqlite3.Error):
+                self.file.live.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def _write(self, works: Sequence[Work]) -> dict[str, Any]:
+        """Put the entries there; what is to be noted of them."""
         db = self.file.live
         durable = [entry for work in works for entry in work.durable]
         if durable:
@@ -203,9 +222,10 @@ class Store:
             for block in blocks(work.stats):
                 self._write_block(block)
         newest = [entries[-1] for work in works for entries in (work.durable, work.stats) if entries]
-        if newest:
-            self._last = max(self._last[0], *(e.position for e in newest)), max(self._last[1], *(e.order_ms for e in newest))
-            self._say(position=self._last[0], order_ms=self._last[1])
+        if not newest:
+            return {}
+        self._last = max(self._last[0], *(e.position for e in newest)), max(self._last[1], *(e.order_ms for e in newest))
+        return {"position": self._last[0], "order_ms": self._last[1]}
 
     def _write_block(self, block: Sequence[Entry]) -> None:
         """A block of its own, or one with the last, while that is small: samples compress well in company."""
@@ -232,10 +252,13 @@ class Store:
         self._bytes["stats"] += len(packed)
         self._open_block = _Block(done.lastrowid or 0, list(block), len(packed))
 
-    def _check_in(self, points: Sequence[Checkpoint], behind: bool) -> None:
-        """`behind`: a checkpoint before these was not written. Until a whole one is, how far everything is known stays as it was."""
+    def _check_in(self, points: Sequence[Checkpoint], behind: bool) -> dict[str, Any]:
+        """Take over who is alive; what is to be noted besides.
+
+        `behind`: a checkpoint before these was not written. Until a whole one is, how far everything is known stays as it was.
+        """
         if not points:
-            return
+            return {}
         db = self.file.live
         kept: dict[str, Kept | None] = {}
         for point in points:  # what becomes of an incarnation within one transaction is written once
@@ -248,33 +271,42 @@ class Store:
         db.executemany("DELETE FROM inventory WHERE incarnation = ?", gone)
         db.executemany("INSERT OR REPLACE INTO inventory VALUES (?, ?)", there)
         if behind:
-            return
+            return {}
         last = points[-1]
-        self._say(
-            epoch=last.epoch,
-            boot_id=last.boot_id,
-            alive_ns=last.alive_ns,
-            kmsg_seq=last.kmsg_seq,
-            kmsg_said=" ".join(map(str, last.kmsg_said)),
-            docker_ns=last.docker_ns,
-        )
+        return {
+            "epoch": last.epoch,
+            "boot_id": last.boot_id,
+            "alive_ns": last.alive_ns,
+            "kmsg_seq": last.kmsg_seq,
+            "kmsg_said": " ".join(map(str, last.kmsg_said)),
+            "docker_ns": last.docker_ns,
+        }
 
     def _say(self, **facts: Any) -> None:
-        self.file.live.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", list(facts.items()))
+        """In one statement: around each, Python's lock is given away, and has to be had again."""
+        rows = ", ".join(["(?, ?)"] * len(facts))
+        self.file.live.execute(f"INSERT OR REPLACE INTO facts VALUES {rows}", list(chain(*facts.items())))  # noqa: S608  marks alone
 
     def _move(self, cursors: Sequence[Cursor]) -> None:
         """Write the cursors down and delete what every sink has."""
         db = self.file.live
-        db.execute("DELETE FROM cursors")
-        db.executemany("INSERT INTO cursors VALUES (?, ?, ?, ?, ?, ?)", [(c.sink, c.name, c.durable, *c.stats) for c in cursors])
+        sinks = frozenset(cursor.sink for cursor in cursors)
+        if sinks != self._sinks:
+            db.execute("DELETE FROM cursors")
+        self._sinks = sinks
+        rows = [(c.sink, c.name, c.durable, *c.stats) for c in cursors]
+        db.executemany("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?, ?, ?, ?)", rows)
         if not cursors:
             return
         durable, stats = min(c.durable for c in cursors), min(c.stats.position for c in cursors)
         gone = db.execute("DELETE FROM durable WHERE position <= ? RETURNING size", (durable,)).fetchall()
         self._bytes["durable"] -= sum(size for (size,) in gone)
-        db.execute("DELETE FROM dropped WHERE last_position <= ?", (min(durable, stats),))
-        blocks = db.execute("DELETE FROM stats WHERE first <= ?1 AND last <= ?1 RETURNING bytes", (stats,)).fetchall()
-        self._bytes["stats"] -= sum(size for (size,) in blocks)
+        if self._any_dropped:
+            db.execute("DELETE FROM dropped WHERE last_position <= ?", (min(durable, stats),))
+            self._any_dropped = db.execute("SELECT 1 FROM dropped LIMIT 1").fetchone() is not None
+        if self._bytes["stats"]:
+            blocks = db.execute("DELETE FROM stats WHERE first <= ?1 AND last <= ?1 RETURNING bytes", (stats,)).fetchall()
+            self._bytes["stats"] -= sum(size for (size,) in blocks)
 
     def _trim(self, lane: Lane, now_ms: int) -> list[Head]:
         """Drop the oldest of a lane that is too large or too old."""
@@ -297,6 +329,7 @@ class Store:
         rows.close()
         self.file.live.executemany(_DELETE[lane], gone)
         heads = list({head.position: head for head in heads}.values())
+        self._any_dropped = self._any_dropped or bool(heads)
         self.file.live.executemany(_DROPPED, [(h.topic.short, h.epoch, h.seq, h.position) for h in heads])
         return heads
 

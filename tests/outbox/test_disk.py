@@ -116,6 +116,33 @@ def _ids(sink: RecordingSink) -> list[str]:
     return [entry.id for entry in sink.entries]
 
 
+async def test_who_waits_for_no_disk_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    """Whom `tell` wakes has had its turn when the first write is handed over; all that is published until then is one write."""
+    order: list[str] = []
+    written = threading.Event()
+
+    class Telling(FailingStore):
+        def commit(self, works: Sequence[Work], now_ms: int) -> Committed:
+            order.append(f"commit {sum(len(work.durable) for work in works)}")
+            written.set()
+            return super().commit(works, now_ms)
+
+    run = Run(tmp_path, RecordingSink("a"))
+    run.store.__class__ = Telling
+    loop = asyncio.get_running_loop()
+
+    def woken() -> None:
+        assert not written.wait(0.1)
+        order.append("woken")
+
+    async with run.running():
+        for _ in range(2):
+            run.outbox.publish([run.speaker.oom("a")], run.point(), lambda *_: loop.call_soon(woken) and None)
+        assert not written.wait(0.1)
+        await until(written.is_set)
+        assert order[:2] == ["woken", "commit 2"]
+
+
 async def test_nothing_durable_is_offered_before_it_is_on_disk(tmp_path: Path) -> None:
     """When a sink gets a message, the file has it; samples alone are not written."""
     on_disk: list[bool] = []

@@ -99,6 +99,28 @@ def test_what_every_sink_has_is_deleted_and_what_one_still_needs_is_not(tmp_path
     assert [s.count for s in store.leftovers.left(slow, frozenset({"oom"}))["durable"].stretches] == [1]
     assert store.leftovers.left(fast, ALL)["stats"].stretches == []
     assert store.commit([Work(cursors=[fast])], NOW_MS).bytes == {"durable": 0, "stats": 0}
+    assert store.leftovers.cursors() == {"fast": fast}
+    store.close()
+
+
+def test_the_log_is_copied_now_and_then_but_by_no_commit(tmp_path: Path) -> None:
+    """`tidy` does, which syncs the disk, once there were some commits; what stands in the file then needs no log."""
+
+    def in_the_file_alone() -> int:
+        with sqlite3.connect(f"file:{tmp_path / FILE}?immutable=1", uri=True) as db:
+            return int(db.execute("SELECT count(*) FROM durable").fetchone()[0])
+
+    speaker, store = Speaker(epoch=1000), _store(tmp_path)
+    store.file.live.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # the tables
+    entries = encoded([speaker.oom("a") for _ in range(64)])
+    for entry in entries:
+        assert in_the_file_alone() == 0
+        store.commit([Work([entry], checkpoint=_point())], NOW_MS)
+        if entry is not entries[-1]:
+            store.tidy()
+    assert in_the_file_alone() == 0
+    store.tidy()
+    assert in_the_file_alone() == 64
     store.close()
 
 
