@@ -143,22 +143,27 @@ class AgentProcess(Measured):
 
     within  a command before it, as `Cgroups.alone` gives one; it has to become the agent by exec
     docker  the Docker Engine that it asks; by default none: where there are only raw cgroups it has no part
+    module  what is run, with its arguments before `run`
     """
 
-    def __init__(self, arguments: list[str], log: Path, within: Sequence[str] = (), docker: str = "") -> None:
+    def __init__(
+        self, arguments: list[str], log: Path, within: Sequence[str] = (), docker: str = "", module: Sequence[str] = ("streamer",)
+    ) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("STREAMER_")}
         environment["STREAMER_STATE_DIR"] = str(log.with_suffix(".state"))  # as it runs in earnest, in a place of its own
         environment |= {"STREAMER_DOCKER__HOST": docker} if docker else {"STREAMER_DOCKER__ENABLED": "false"}
-        super().__init__([*within, *LEASH, sys.executable, "-m", "streamer", "run", *arguments], log, environment)
+        super().__init__([*within, *LEASH, sys.executable, "-m", *module, "run", *arguments], log, environment)
 
 
 class SecondAgent(AgentProcess):
     """An agent that samples each second and answers at `api`, a URL. `more`: further options."""
 
-    def __init__(self, sink: str, log: Path, within: Sequence[str] = (), more: Sequence[str] = ()) -> None:
+    def __init__(
+        self, sink: str, log: Path, within: Sequence[str] = (), more: Sequence[str] = (), module: Sequence[str] = ("streamer",)
+    ) -> None:
         address = f"127.0.0.1:{free_port()}"
         self.api: Final = f"http://{address}"
-        super().__init__(["--sink", sink, "--interval", "1s", "--listen", address, *more], log, within)
+        super().__init__(["--sink", sink, "--interval", "1s", "--listen", address, *more], log, within, module=module)
 
     def metrics(self) -> dict[str, float]:
         """Its own metrics, by series as they are written: `name{label="value"}`. Those of containers are left out."""

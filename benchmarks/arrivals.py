@@ -48,6 +48,9 @@ class _Record(msgspec.Struct):
     pid: int = 0
 
 
+_decode: Final = msgspec.json.Decoder(_Record).decode
+
+
 class Arrivals:
     """A process that waits for records. A context manager: inside, all that arrives is noted.
 
@@ -80,17 +83,19 @@ class Arrivals:
         return {Fact(*fact): at for fact, at in told.items()}
 
 
+def fact_of(value: bytes) -> Fact:
+    """What a lifecycle or OOM record tells."""
+    record = _decode(value)
+    return Fact("oom", str(record.pid)) if record.type == OOM.type else Fact(record.event, record.container_id)
+
+
 def _wait(url: str, pipe: Connection) -> None:
     heard: dict[tuple[str, str], int] = {}
-    decode = msgspec.json.Decoder(_Record).decode
 
     def hear(values: Iterable[bytes], at_ns: int) -> None:
         for value in values:
             if any(mark in value for mark in _MARKS):
-                record = decode(value)
-                heard.setdefault(
-                    ("oom", str(record.pid)) if record.type == OOM.type else (record.event, record.container_id), at_ns
-                )
+                heard.setdefault(tuple(fact_of(value)), at_ns)
 
     def answer() -> None:
         while True:

@@ -124,11 +124,11 @@ def test_a_picture_is_well_formed_and_shows_every_line_within_its_panel() -> Non
 
 @pytest.mark.live
 def test_latency_waits_for_every_fact() -> None:
-    """Made, removed and killed: all arrive, at a file and at a client of /events."""
+    """Made, removed and killed: all are acknowledged and arrive, at a file, and arrive at a client of /events."""
     before = cgroups()
     done = benchmarks("latency", "--to", "file", "events", "--containers", "3", "--lives", "5", "--kills", "2")
     assert done.returncode == 0, done.stdout + done.stderr
-    for end in ("file", "events"):
+    for end in ("file, acknowledged", "file, in a reader's hands", "/events"):
         for what, count in (("created", "5"), ("deleted", "5"), ("oom", "2")):
             ((arrived, least, *_, missing, _),) = rows(done.stdout, f"{what} → {end}")
             assert (arrived, missing) == (count, "0")
