@@ -51,25 +51,28 @@ class Texts:
         for at, raw in enumerate(found):
             if raw != self._said[at]:
                 place = self._places[at]
-                self._said[at] = self._take(place, raw)
-                self._bytes[at] = self._sizes[place]
+                self._said[at], self._bytes[at] = self._take(place, raw, self._bytes[at])
                 places.append(place)
         for place, leader in self._follows:
             if place in self._resting and leader in places:
-                raw = os.pread(self._descriptors[place], self._sizes[place], 0)
+                asked = self._sizes[place]
+                raw = os.pread(self._descriptors[place], asked, 0)
                 if raw != self._seen[place]:
-                    self._take(place, raw)
+                    self._take(place, raw, asked)
                     places.append(place)
         self._let_rest(places)
         return places
 
-    def _take(self, place: int, raw: bytes) -> bytes:
-        """What the file at this place says, of which this much was read."""
-        while len(raw) >= self._sizes[place]:
-            self._sizes[place] *= 2
-            raw = os.pread(self._descriptors[place], self._sizes[place], 0)
+    def _take(self, place: int, raw: bytes, asked: int) -> tuple[bytes, int]:
+        """What the file at this place says, of which so many bytes were asked for; and how many it takes.
+
+        What was asked for tells whether there is more: the shared size may have grown meanwhile, by another's reading.
+        """
+        while len(raw) >= asked:
+            asked = self._sizes[place] = max(self._sizes[place], 2 * asked)
+            raw = os.pread(self._descriptors[place], asked, 0)
         self._seen[place] = raw
-        return raw
+        return raw, asked
 
     def _let_rest(self, changed: Sequence[int]) -> None:
         """Those whose leader is not among the places that have changed."""

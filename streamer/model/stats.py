@@ -33,6 +33,7 @@ class File(NamedTuple):
 
     `follows`: a file of the same cgroup and controller that says something new whenever this one does, no later than an
     instant after it. Once that one has stood still from one look to the next, this one need not be read until it moves.
+    (Where sums over children lose what a removed child had counted, a sum that stands still may hide that this one fell.)
     """
 
     controller: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -83,6 +84,26 @@ def test_who_follows_is_left_alone_while_the_leader_stands_still(monkeypatch: py
     kernel.now[LEADER] += 1
     assert texts.changed() == [LEADER]
     assert kernel.reads == [6, 4, 6, 6, 2]
+
+
+def test_a_file_that_outgrows_what_was_asked_for_is_read_whole_though_another_s_grew_first(tmp_path: Path) -> None:
+    """The sizes are shared: what they are by now does not tell how much this one asked for."""
+    files = [tmp_path / name for name in ("one", "another")]
+    for file in files:
+        file.write_text("x" * 40)
+    sizes = [64]
+    descriptors = [os.open(file, os.O_RDONLY) for file in files]
+    one, another = (Texts([descriptor], sizes) for descriptor in descriptors)
+    assert list(one.changed()) == list(another.changed()) == [0]
+    files[1].write_text("y" * 100)
+    assert list(another.changed()) == [0] and sizes == [128]
+    for length in (64, 100, 128, 129, 1000):
+        files[0].write_text("x" * length)
+        assert list(one.changed()) == [0]
+        assert one.text(0) == b"x" * length
+    assert list(one.changed()) == []
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def test_leaders_are_files_of_the_same_kind() -> None:
