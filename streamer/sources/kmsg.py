@@ -33,8 +33,6 @@ _LAGS: Final = 16
 _EXPECTED_WITHIN_NS: Final = (
     10_000_000  # a kill's line stands in the log some 0.3 ms after the kernel's notice of it, or a few when processors are short
 )
-_LOOK_AGAIN_SECONDS: Final = 0.001
-"""Not at once: on the same processor the kernel would wait for us to be done before it kills, which is when our time slice ends, 3 ms later."""
 _DEAF_NS: Final = 100_000_000
 _DEAF_AT_MOST_NS: Final = 1_000_000_000
 _OUT_OF_ORDER_US: Final = 1_000_000  # records of two CPUs may be in another order than their times, by much less than that
@@ -131,7 +129,7 @@ class KmsgSource:
             pass
 
     def expect(self) -> None:
-        """Look into the log at once, and each millisecond for a moment: a kill is about to stand there.
+        """Look into the log at once, and for a moment again and again, between all else: a kill is about to stand there.
 
         On the event loop. Who waits for the log is woken by the kernel's next tick only, up to 4 ms later. Notices that no kill
         follows, as of a cgroup in which nothing may be killed, are heard ever more seldom, down to one a second.
@@ -151,9 +149,10 @@ class KmsgSource:
         elif (now_ns := self._clock.monotonic_ns()) > expected.until_ns:
             self._deaf_ns = min(max(2 * self._deaf_ns, _DEAF_NS), _DEAF_AT_MOST_NS)
             self._deaf_until_ns = now_ns + self._deaf_ns
-        else:
+        else:  # no timer is quick enough: asyncio's round up to 1 ms, and by then a victim is gone that is to be asked for its cgroup
             self._expected = expected
-            asyncio.get_running_loop().call_later(_LOOK_AGAIN_SECONDS, self._look)
+            os.sched_yield()  # on this processor the one who kills may be waiting: for us, until our time slice ends, 3 ms later
+            asyncio.get_running_loop().call_soon(self._look)
 
     async def _follow(self) -> OSError:
         """Open the log and read it until it cannot be read any more.
@@ -324,12 +323,16 @@ def _open_log(path: str, from_start: bool) -> int:
 
 
 def _cgroup_of(proc_root: str | os.PathLike[str], pid: int) -> str:
-    """The memory cgroup of a process, "" when it has ended."""
+    """The memory cgroup of a process, "" when it has ended: then the cgroup's own counters witness the kill."""
     try:
         cgroups = proc.parse_cgroup(proc.read(os.path.join(proc_root, str(pid), "cgroup")))
-    except OSError:  # ended, or hidden from us: then the cgroup's own counters witness the kill
+    except OSError:  # or hidden from us
         return ""
-    return cgroups.get("memory") or cgroups.get("", "")
+    if (of_v1 := cgroups.get("memory")) is not None:
+        return (
+            "" if of_v1 == "/" else of_v1
+        )  # on v1 the kernel says the root of whoever is ending (kernel/cgroup/cgroup.c, proc_cgroup_show)
+    return cgroups.get("", "")
 
 
 def _remedy(error: OSError, path: str) -> str:
