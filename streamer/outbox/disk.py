@@ -12,6 +12,7 @@ is: then the state is `ok` again. On the event loop; nothing here waits.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -50,7 +51,7 @@ class _Batch(Struct, eq=False):
     entries: Sequence[Entry]
     durable: Sequence[Entry] = ()  # those of them
     done: bool = False
-    since: float = 0.0  # seconds on the event loop's clock: the write was asked for
+    since: float = math.inf  # seconds on the event loop's clock: the write was handed over
 
 
 class Disk:
@@ -86,6 +87,7 @@ class Disk:
         self._flush: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
+        self._closing = False
         self._failures = 0
         self._unanswered = 0  # writes that were asked for
         self._bad_reads: dict[tuple[Delivery, Lane], int] = {}  # how often in a row what is on disk could not be read
@@ -178,6 +180,7 @@ class Disk:
 
     async def close(self) -> bool:
         """Write down everything that is still in memory and let go of the file; whether nothing is lost by ending now."""
+        self._closing = True
         for timer in (self._flush, self._retry, self._stall):
             if timer is not None:
                 timer.cancel()
@@ -197,14 +200,18 @@ class Disk:
     # writing
 
     def _write(self, batch: _Batch, work: Work) -> None:
-        loop = asyncio.get_running_loop()
-        batch.since = loop.time()
         self._unanswered += 1
         for epoch, first, last in _runs(work.stats):
             self._asked.setdefault(epoch, Ranges()).add(first, last)
-        if self._stall is None:
-            self._stall = loop.call_later(STALL_SECONDS, self._look_for_a_stall)
         self._journal.write(work, partial(self._written, batch, work))
+        asyncio.get_running_loop().call_soon(self._handed_over, batch)
+
+    def _handed_over(self, batch: _Batch) -> None:
+        """It is the journal's now: from here on it may stall. Of a turn that took long, the disk knows nothing."""
+        loop = asyncio.get_running_loop()
+        batch.since = loop.time()
+        if self._stall is None and not self._closing:
+            self._stall = loop.call_later(STALL_SECONDS, self._look_for_a_stall)
 
     def _written(self, batch: _Batch, work: Work, answer: Committed | Trouble) -> None:
         self._unanswered -= 1
@@ -341,7 +348,7 @@ class Disk:
         """A disk that hangs must not hold up the sinks: what waits for it too long is offered without."""
         self._stall = None
         waiting = [batch for batch in self._batches if not batch.done]
-        if not waiting:
+        if not waiting or waiting[0].since == math.inf:  # `_handed_over` comes for it
             return
         loop = asyncio.get_running_loop()
         if (due := waiting[0].since + STALL_SECONDS) > loop.time():

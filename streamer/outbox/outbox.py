@@ -165,15 +165,20 @@ class Outbox:
         first = self._position + 1
         entries = [encode(message, position, self._order_ms, self._envelope) for position, message in enumerate(messages, first)]
         self._position += len(entries)
-        if tell is not None:
-            for message, entry in zip(messages, entries, strict=True):
-                tell(message, entry)
+        try:
+            if tell is not None:
+                for message, entry in zip(messages, entries, strict=True):
+                    tell(message, entry)
+        finally:  # what has a number is delivered, also when whoever is told raises and ends the run
+            self._accept(entries, checkpoint)
+        return entries
+
+    def _accept(self, entries: list[Entry], checkpoint: Checkpoint | None) -> None:
         if self._disk is not None:
             self._disk.publish(entries, checkpoint)
         else:
             for delivery in self._deliveries:
                 delivery.offer(entries)
-        return entries
 
     def start(self) -> None:
         """Begin to use the state file. On the event loop, before the first `publish`."""

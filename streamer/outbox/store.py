@@ -206,6 +206,8 @@ class Store:
             self._commits = 0
             with contextlib.suppress(sqlite3.Error):
                 self.file.live.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                # the first to write to a log that begins anew syncs its head: let that be us, with what stands there already
+                self.file.live.execute("INSERT OR REPLACE INTO facts SELECT name, value FROM facts WHERE name = 'clean'")
 
     def _write(self, works: Sequence[Work]) -> dict[str, Any]:
         """Put the entries there; what is to be noted of them."""
