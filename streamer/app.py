@@ -61,9 +61,10 @@ _SWITCH_SECONDS: Final = 0.0005
 """How long one thread may keep the others from running Python, instead of 5 ms: a cgroup may be gone in those."""
 _COLLECT_AFTER: Final = (20_000, 20, 20)
 """Of gc.set_threshold: messages are freed by their reference counts, so that looking for cycles after every 700 finds nothing."""
-_COLLECT_SECONDS: Final = 60.0
 _COLLECT_OLDER_EVERY: Final = 20
 _COLLECT_ALL_EVERY: Final = 1440
+"""Minutes."""
+_COLLECT_SECONDS: Final = 60.0
 """Where little happens 20 000 come together in a day only, and what cycles hold is larger than they: a transport of asyncio's, 1 KB."""
 
 

@@ -30,9 +30,8 @@ _RECORD_BYTES: Final = 16_384  # the kernel's longest is 8192 with its escapes; 
 _AT_ONCE: Final = 1000  # records in one go of the event loop, so that a log that is being flooded holds up nobody
 _TRY_AGAIN_SECONDS: Final = 60.0
 _LAGS: Final = 16
-_EXPECTED_WITHIN_NS: Final = (
-    10_000_000  # a kill's line stands in the log some 0.3 ms after the kernel's notice of it, or a few when processors are short
-)
+_EXPECTED_WITHIN_NS: Final = 10_000_000
+"""A kill's line stands in the log some 0.3 ms after the kernel's notice of it, or a few when processors are short."""
 _DEAF_NS: Final = 100_000_000
 _DEAF_AT_MOST_NS: Final = 1_000_000_000
 _OUT_OF_ORDER_US: Final = 1_000_000  # records of two CPUs may be in another order than their times, by much less than that
@@ -328,11 +327,10 @@ def _cgroup_of(proc_root: str | os.PathLike[str], pid: int) -> str:
         cgroups = proc.parse_cgroup(proc.read(os.path.join(proc_root, str(pid), "cgroup")))
     except OSError:  # or hidden from us
         return ""
-    if (of_v1 := cgroups.get("memory")) is not None:
-        return (
-            "" if of_v1 == "/" else of_v1
-        )  # on v1 the kernel says the root of whoever is ending (kernel/cgroup/cgroup.c, proc_cgroup_show)
-    return cgroups.get("", "")
+    if (of_v1 := cgroups.get("memory")) is None:
+        return cgroups.get("", "")
+    # on v1 the kernel says the root of whoever is ending, too (kernel/cgroup/cgroup.c, proc_cgroup_show)
+    return "" if of_v1 == "/" else of_v1
 
 
 def _remedy(error: OSError, path: str) -> str:
