@@ -121,6 +121,9 @@ def test_the_log_is_copied_now_and_then_but_by_no_commit(tmp_path: Path) -> None
     assert in_the_file_alone() == 0
     store.tidy()
     assert in_the_file_alone() == 64
+    head = (tmp_path / f"{FILE}-wal").read_bytes()[:32]
+    store.commit([Work(encoded([speaker.oom("a")]), checkpoint=_point())], NOW_MS)
+    assert (tmp_path / f"{FILE}-wal").read_bytes()[:32] == head  # the log was begun anew, which syncs, by `tidy`, not by a commit
     store.close()
 
 
