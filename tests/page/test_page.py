@@ -340,6 +340,29 @@ async def test_nothing_is_asked_while_nobody_looks() -> None:
         await page.until(f"({NAMES}).includes('unseen')", "what happened meanwhile is not there")
 
 
+async def test_a_poll_ends_where_nobody_looks_any_more() -> None:
+    """It asks several things; what it has not asked yet when the tab goes into the background stays unasked, and is no failure."""
+    town = Town(3, past_seconds=2)
+    async with reading_of(town) as (page, _):
+        await page.evaluate(f"{ROWS}[0].click()")
+        await page.until("!!document.querySelector('#one-facts dd')", "no view of its own was shown")
+        await page.evaluate("""{
+            Object.defineProperty(document, 'hidden', {get: () => globalThis.away, configurable: true});
+            const really = fetch;
+            globalThis.fetch = (path, ...rest) => {
+                const answer = really(path, ...rest);
+                if (path.endsWith('/rates')) away = true, document.dispatchEvent(new Event('visibilitychange'));
+                return answer;
+            };
+        }""")
+        await page.until("globalThis.away", "no poll came")
+        await page.evaluate("new Promise(r => setTimeout(r, 1000))")  # its answer, and what would be asked after it
+        assert page.requests[-1].endswith("/rates") and await text_of(page, "lost") == ""
+        asked = len(page.requests)
+        await page.evaluate("away = false, document.dispatchEvent(new Event('visibilitychange'))")
+        await until(lambda: any(url.endswith("/rates") for url in page.requests[asked:]))
+
+
 class Guarded:
     """The application behind a token, which is a password, too. `is_open`: but for the page's own files."""
 

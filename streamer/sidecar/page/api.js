@@ -30,6 +30,7 @@ export const connection = new (class extends EventTarget {
   }
 })();
 
+export class Away extends Error {} // nobody looks
 export class Denied extends Error {}
 export class Refused extends Error {}
 
@@ -74,9 +75,13 @@ function deny(wasGiven) {
   connection.dispatchEvent(new CustomEvent("denied", { detail: { wasGiven } }));
 }
 
-/** Any path of the agent as JSON. `accepted`: statuses that are answers, too. Throws `Denied`, `Refused`, or what fetch throws. */
+/**
+ * Any path of the agent as JSON. `accepted`: statuses that are answers, too. Throws `Away`, `Denied`, `Refused`, or what fetch
+ * throws. `Away` stands here, and not where polls begin, because one poll asks several things, one after the other.
+ */
 export async function ask(path, accepted = []) {
   await waiting?.promise;
+  if (document.hidden) throw new Away("nobody looks");
   const response = await request(path, { signal: AbortSignal.timeout(ANSWER_MS) });
   if (response.ok || accepted.includes(response.status)) return response.json();
   const said = await response.json().catch(() => ({}));

@@ -1,6 +1,6 @@
 // The page: what is asked when, and where it goes. Nothing is asked, drawn or held open while nobody looks.
 
-import { connection, Denied, Events, reasonOf, useToken } from "./api.js";
+import { Away, connection, Denied, Events, reasonOf, useToken } from "./api.js";
 import { byId, el, perFrame, setText } from "./dom.js";
 import { bytes, clock, cores, coresOf, count, duration, shown } from "./format.js";
 import { Health } from "./health.js";
@@ -66,7 +66,7 @@ async function poll() {
     if (polls++ % HEALTH_EVERY === 0) await health.update();
     connection.works("answers");
   } catch (error) {
-    if (!(error instanceof Denied)) connection.fails("answers", reasonOf(error));
+    if (!(error instanceof Away || error instanceof Denied)) connection.fails("answers", reasonOf(error));
   } finally {
     isAsking = false;
   }
