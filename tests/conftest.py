@@ -14,6 +14,7 @@ import inspect
 import os
 import re
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -34,6 +35,8 @@ _REAL_PARTS: Final = {"CgroupFolder", "DockerEngine", "KafkaServer", "RedisServe
 
 _GRACE_SECONDS: Final = 5.0  # threads and children that were told to end need a moment to do it
 _CGROUPS: Final = Path("/sys/fs/cgroup")
+
+sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]  # httpcore looks for it on the whole path at each request
 
 hypothesis.settings.register_profile(
     "streamer",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import types
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from unittest import mock
 
 import httpx
 import pytest
+import uvicorn.server
 
 import streamer
 from streamer.cadvisor.operations import Operations, Processes
@@ -30,6 +33,9 @@ from tests.support.said import Teller
 WEB = "4f6b" + "1" * 60
 DB = "4f6b" + "2" * 60
 OLD = "9999" + "3" * 60
+
+_HASTY: Final = types.SimpleNamespace(**{**vars(asyncio), "sleep": lambda seconds: asyncio.sleep(seconds / 100)})
+"""asyncio for uvicorn's end, which pauses for 0.1 s, whoever is there, and looks ten times a second who is left."""
 
 
 class House:
@@ -89,7 +95,7 @@ class House:
             yield sidecar
         finally:
             running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError), mock.patch.object(uvicorn.server, "asyncio", _HASTY):
                 await running
             sidecar.close()  # when it was cancelled before its first step
 
