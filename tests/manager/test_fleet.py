@@ -508,7 +508,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert len(self.teller.fleet) == 0
 
 
-AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=6 * settings().max_examples // 10, stateful_step_count=40, deadline=None)
 TestAnyOrder = AnyOrder.TestCase
 
 

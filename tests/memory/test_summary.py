@@ -167,7 +167,7 @@ def recomputed(samples: list[Raw]) -> list[tuple[int, Span]]:
     return minutes
 
 
-@settings(max_examples=60)
+@settings(max_examples=6 * settings().max_examples // 10)
 @given(
     st.lists(
         st.tuples(
@@ -189,7 +189,7 @@ def test_minutes_are_what_their_samples_say(steps: list[tuple[int, Any, Any]]) -
             assert summary.derived().minute == minutes[-1][1]
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 @given(
     st.lists(
         st.tuples(

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from tests.sidecar.conftest import House, Pki
 
 TOKEN: Final = "right-" + "t" * 40
-MANY: Final = places.MOST_CONNECTIONS + 100
+MORE: Final = 100
+"""So many come too many."""
+MANY: Final = places.MOST_CONNECTIONS + MORE
 DEADLINE: Final = 60.0
 
 ASKING = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -51,6 +53,16 @@ def token(tmp_path: Path) -> dict[str, str]:
     file.touch(0o600)
     file.write_text(TOKEN)
     return {"token_file": str(file)}
+
+
+@pytest.fixture(params=["few places", pytest.param("all places", marks=pytest.mark.slow)])
+def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many come where there are fewer places, in the same proportions, or as many as there really are."""
+    if request.param == "all places":
+        return MANY
+    few = functools.partial(Places, most=48, most_of_one_address=40, most_strangers=8)
+    monkeypatch.setattr(server, "Places", few)
+    return few.keywords["most"] + MORE
 
 
 def place(sidecar: Sidecar) -> tuple[str, int]:
@@ -133,7 +145,7 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: 
 
 @pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"], ids=["from the attacker's address", "from another one"])
 @pytest.mark.parametrize("way", WAYS_TO_HOLD)
-async def test_strangers_keep_nobody_out(house: House, token: dict[str, str], way: str, source: str) -> None:
+async def test_strangers_keep_nobody_out(house: House, token: dict[str, str], way: str, source: str, many: int) -> None:
     """Whatever they hold connections by: who has a token gets in, keeps the connection between requests, and hears of events."""
     async with house.serving(**token) as sidecar, contextlib.AsyncExitStack() as stack:
         scraper = await asyncio.open_connection(*place(sidecar))
@@ -142,7 +154,7 @@ async def test_strangers_keep_nobody_out(house: House, token: dict[str, str], wa
         listener = await asyncio.open_connection(*place(sidecar))
         stack.callback(listener[1].close)
         assert b" 200 " in await ask(*listener, "/api/v1.3/events?stream=true&all_events=true&subcontainers=true")
-        await stack.enter_async_context(crowd(sidecar, WAYS_TO_HOLD[way]))
+        await stack.enter_async_context(crowd(sidecar, WAYS_TO_HOLD[way], many))
         for path in ("/metrics", "/readyz", "/api/v1.3/machine"):
             async with client(sidecar, source) as rightful:
                 assert (await rightful.get(path)).status_code in (200, 404)
@@ -172,18 +184,20 @@ async def test_who_presses_on_keeps_nobody_out(house: House, token: dict[str, st
 
 @pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])
 @pytest.mark.parametrize("sent", [b"", HALF_A_GREETING, b"GET / HTTP/1.1\r\n\r\n"], ids=["silent", "half a greeting", "no TLS"])
-async def test_greetings_keep_nobody_out(house: House, pki: Pki, token: dict[str, str], sent: bytes, source: str) -> None:
+async def test_greetings_keep_nobody_out(
+    house: House, pki: Pki, token: dict[str, str], sent: bytes, source: str, many: int
+) -> None:
     """Of those who only begin to greet the oldest goes: with a token, or a certificate, one gets in."""
-    async with house.serving(**pki.mutual, **token) as sidecar, crowd(sidecar, sent):
+    async with house.serving(**pki.mutual, **token) as sidecar, crowd(sidecar, sent, many):
         async with client(sidecar, source, pki.authority.trust()) as rightful:
             assert (await rightful.get("/metrics")).status_code == 200
         async with client(sidecar, source, pki.authority.trust(pki.client)) as rightful:
             rightful.headers.pop("authorization")
             assert (await rightful.get("/metrics")).status_code == 200
-    assert house.telemetry.value("streamer_http_refused_total", "handshake") >= 100
+    assert house.telemetry.value("streamer_http_refused_total", "handshake") >= MORE
 
 
-async def test_greeted_strangers_keep_nobody_out(house: House, pki: Pki, token: dict[str, str]) -> None:
+async def test_greeted_strangers_keep_nobody_out(house: House, pki: Pki, token: dict[str, str], many: int) -> None:
     """A whole handshake and nothing behind it is worth no more."""
     trust = pki.authority.trust()
     held: list[asyncio.StreamWriter] = []
@@ -193,7 +207,7 @@ async def test_greeted_strangers_keep_nobody_out(house: House, pki: Pki, token: 
             with contextlib.suppress(OSError):
                 held.append((await asyncio.open_connection(*place(sidecar), ssl=trust, server_hostname="localhost"))[1])
 
-        for _ in range(0, MANY, 20):
+        for _ in range(0, many, 20):
             await asyncio.gather(*(greet() for _ in range(20)))
         async with client(sidecar, "127.0.0.1", trust) as rightful:
             assert (await rightful.get("/metrics")).status_code == 200

@@ -204,7 +204,7 @@ async def test_requests_ahead_of_their_answers(house: House) -> None:
     ("head", "part"),
     [
         (b"transfer-encoding: chunked\r\n\r\n", b"10000\r\n%b\r\n" % (b" " * 65_536)),
-        (b"transfer-encoding: chunked\r\n\r\n", b"1\r\n \r\n" * 10_000),
+        pytest.param(b"transfer-encoding: chunked\r\n\r\n", b"1\r\n \r\n" * 10_000, marks=pytest.mark.slow),
         (b"content-length: 100000000000\r\n\r\n", b" " * 65_536),
     ],
     ids=["large chunks", "small chunks", "a length"],

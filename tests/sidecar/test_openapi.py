@@ -134,7 +134,12 @@ def test_a_real_server_answers_as_the_document_says(address: str, label: str, re
         if f"{{{name}}}" in label:
             strategies += [operation.as_strategy(path_parameters={name: value}) for value in values]
 
-    @settings(max_examples=requests, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=max(2, requests * settings().max_examples // 100),
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(st.one_of(strategies))
     def ask(case: Case) -> None:
         response = case.call(base_url=address, timeout=30)
