@@ -144,6 +144,7 @@ async def test_who_waits_for_no_disk_is_told_before_anything_is_written(tmp_path
         assert next(step for step in order if step.startswith("commit")) == "commit 2"
 
 
+@pytest.mark.slow
 async def test_a_turn_that_takes_long_is_no_stall_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time that a write may take begins when it is handed over."""
     monkeypatch.setattr(disk, "STALL_SECONDS", 1.0)
