@@ -27,7 +27,7 @@ from streamer.clock import SystemClock
 from streamer.config import Settings, seconds
 from streamer.contracts import Status
 from streamer.errors import ConfigError
-from streamer.kernel import hierarchy, proc
+from streamer.kernel import allocator, hierarchy, proc
 from streamer.manager.fleet import Fleet
 from streamer.manager.housekeeping import Schedule
 from streamer.manager.manager import Manager, Sources
@@ -352,6 +352,7 @@ def run(settings: Settings, duration_seconds: float | None = None, reload: Calla
     with contextlib.suppress(RuntimeError, ValueError, OSError):  # no stderr, or one that is no file
         faulthandler.enable()  # an end by SIGSEGV in a library says where it was
     sys.setswitchinterval(_SWITCH_SECONDS)
+    allocator.share_one_heap()
 
     async def main() -> int:
         run = Run(settings, reload)
@@ -376,10 +377,11 @@ def generations() -> Iterator[int]:
 
 
 async def _collect() -> None:
-    """Free what came into cycles."""
+    """Free what came into cycles, and keep nothing that is free: a start, or a storm, leaves megabytes. A fifth of a millisecond."""
     for generation in generations():
         await asyncio.sleep(_COLLECT_SECONDS)
         gc.collect(generation)
+        allocator.give_back()
 
 
 async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
