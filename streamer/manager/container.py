@@ -225,9 +225,10 @@ class Container:
 
     def look(self) -> Look:
         """The wish for a sample of it; the very same one until its process is another."""
-        if self._look is None or self._look.pid != self.network_pid():
-            self._look = Look(self.path, self.hierarchy, self.inode, self.network_pid())
-        return self._look
+        look, pid = self._look, self.network_pid()
+        if look is None or look.pid != pid:
+            look = self._look = Look(self.path, self.hierarchy, self.inode, pid)
+        return look
 
     def network_pid(self) -> int:
         """A process in its network namespace, or 0 when that is known to be shared or no process is known."""

@@ -26,6 +26,17 @@ class Pace(NamedTuple):
     jitter: float
 
 
+class _Line:
+    """The turns of one container, one of which waits; they come to nothing once it was removed, or looked at before its time."""
+
+    __slots__ = ("counts", "early", "interval_ns", "key", "number")
+
+    def __init__(self, key: str, number: int, interval_ns: int = 0, *, early: bool = False) -> None:
+        """`interval_ns`: 0 before the first look. `early`: that comes before its time."""
+        self.key, self.number, self.interval_ns, self.early = key, number, interval_ns, early
+        self.counts = True
+
+
 class Schedule:
     """Containers by the time of their next sample.
 
@@ -36,48 +47,40 @@ class Schedule:
 
     def __init__(self, pace: Pace) -> None:
         self.pace = pace
-        self._turns: dict[int, list[tuple[int, int, str]]] = {}  # slot of time -> when, number of the turn, key
+        self._turns: dict[int, list[tuple[int, int, _Line]]] = {}  # slot of time -> when, the line's number, the line
         self._slots: list[int] = []  # a heap
         self._waiting = 0  # turns in all slots
-        self._current: dict[str, int] = {}  # key -> the one turn of it that counts; others that wait are stale
-        self._interval: dict[str, int] = {}
+        self._lines: dict[str, _Line] = {}  # by key: those that count
         self._number = 0
-        self._hastened: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._current)
+        return len(self._lines)
 
     def add(self, key: str, now_ns: int) -> None:
         """Look at this container, the first time now."""
-        self._interval[key] = 0
-        self._enqueue(key, now_ns)
+        self._begin(key, now_ns)
 
     def remove(self, key: str) -> None:
         """Look at it no more. Unknown keys are fine: it may have gone before it was added."""
-        self._current.pop(key, None)
-        self._interval.pop(key, None)
-        self._hastened.discard(key)
+        if (line := self._lines.pop(key, None)) is not None:
+            line.counts = False
 
     def hasten(self, key: str, now_ns: int) -> None:
         """Look at it now, and go on from there at its pace. Unknown keys are fine: it may have gone."""
-        if key in self._interval:
-            if self.pace.dynamic:
-                self._hastened.add(key)
-            self._enqueue(key, now_ns)
+        if (line := self._lines.get(key)) is not None:
+            self._begin(key, now_ns, line.interval_ns, early=self.pace.dynamic)
 
     def set_pace(self, pace: Pace, now_ns: int) -> None:
         """Sample everybody at another pace from now on, beginning with a look at once."""
         self.pace = pace
-        self._hastened.clear()
-        for key in list(self._interval):
+        for key in list(self._lines):
             self.add(key, now_ns)
 
     def next_due(self) -> int | None:
         """When the next sample is due, or None when there is nothing to look at."""
-        current = self._current
         while self._slots:
             slot = self._slots[0]
-            if turns := [turn for turn in self._turns[slot] if current.get(turn[2]) == turn[1]]:
+            if turns := [turn for turn in self._turns[slot] if turn[2].counts]:
                 return min(turns)[0]
             heapq.heappop(self._slots)
             self._waiting -= len(self._turns.pop(slot))
@@ -89,20 +92,29 @@ class Schedule:
         Returns the keys, and how many samples were left out because we came more than an interval late.
         """
         keys: list[str] = []
-        skipped = 0
+        skipped, jitter = 0, self.pace.jitter
         while self._slots and self._slots[0] * _SLOT_NS <= now_ns:
             turns = self._turns.pop(heapq.heappop(self._slots))
             self._waiting -= len(turns)
             turns.sort()
-            for place, (due, number, key) in enumerate(turns):
+            for place, (due, number, line) in enumerate(turns):
                 if due > now_ns:
                     for turn in turns[place:]:
                         self._put(turn)
                     return keys, skipped
-                if self._current.get(key) == number:
-                    keys.append(key)
+                if line.counts:
+                    keys.append(line.key)
                     # each container of one call gets another offset, from one random number
-                    skipped += self._plan(key, due, now_ns, (spread + len(keys) * 0.618034) % 1.0)
+                    own = (spread + len(keys) * 0.618034) % 1.0
+                    interval = line.interval_ns
+                    following = due + interval + int((own - 0.5) * jitter * interval)
+                    if following <= now_ns:
+                        if interval:
+                            skipped += (now_ns - following) // interval + 1
+                        else:
+                            interval = line.interval_ns = self.pace.interval_ns
+                        following = now_ns + int(own * interval)
+                    self._put((following, number, line))
         return keys, skipped
 
     def seen(self, key: str, *, idle: bool) -> None:
@@ -110,38 +122,26 @@ class Schedule:
 
         One that was idle until a look that came before its time is no idle one yet.
         """
-        interval, early = self._interval.get(key), key in self._hastened
-        self._hastened.discard(key)
-        if interval is None or not self.pace.dynamic or (idle and early):
+        line = self._lines.get(key)
+        if line is None:
+            return
+        early, line.early = line.early, False
+        if not self.pace.dynamic or (idle and early):
             return
         base = self.pace.interval_ns
-        self._interval[key] = min(2 * max(interval, base), self.pace.max_interval_ns) if idle else base
+        line.interval_ns = min(2 * max(line.interval_ns, base), self.pace.max_interval_ns) if idle else base
 
-    def _plan(self, key: str, due: int, now_ns: int, spread: float) -> int:
-        pace = self.pace
-        interval = self._interval[key]
-        if interval == 0:
-            self._interval[key] = pace.interval_ns
-            self._enqueue(key, now_ns + int(spread * pace.interval_ns))
-            return 0
-        following = due + interval + int((spread - 0.5) * pace.jitter * interval)
-        skipped = 0
-        if following <= now_ns:
-            skipped = (now_ns - following) // interval + 1
-            following = now_ns + int(spread * interval)
-        self._enqueue(key, following)
-        return skipped
-
-    def _enqueue(self, key: str, at_ns: int) -> None:
+    def _begin(self, key: str, at_ns: int, interval_ns: int = 0, *, early: bool = False) -> None:
+        self.remove(key)
         self._number += 1
-        self._current[key] = self._number
-        self._put((at_ns, self._number, key))
-        if self._waiting > 2 * len(self._current) + _STALE:
+        line = self._lines[key] = _Line(key, self._number, interval_ns, early=early)
+        self._put((at_ns, self._number, line))
+        if self._waiting > 2 * len(self._lines) + _STALE:
             all_turns, self._turns, self._slots, self._waiting = self._turns.values(), {}, [], 0
-            for turn in (turn for turns in all_turns for turn in turns if self._current.get(turn[2]) == turn[1]):
+            for turn in (turn for turns in all_turns for turn in turns if turn[2].counts):
                 self._put(turn)
 
-    def _put(self, turn: tuple[int, int, str]) -> None:
+    def _put(self, turn: tuple[int, int, _Line]) -> None:
         slot = turn[0] // _SLOT_NS
         turns = self._turns.get(slot)
         if turns is None:

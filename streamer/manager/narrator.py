@@ -98,9 +98,8 @@ class Narrator:
             and not sample.filesystems
         ):  # fmt: skip  # as with most containers most of the time: nothing has changed, so nothing is made anew
             seq = self._seq[_STATS] = self._seq[_STATS] + 1
-            time_ms = time_ns // MS
-            again = m.Again(before, id_, seq, rfc3339(time_ns), time_ms, now.wall_ns // MS)
-            return Message(m.STATS, container.owner.container_id, again, time_ms)
+            again = m.Again(before, id_, seq, rfc3339(time_ns), time_ns, now.wall_ns // MS)
+            return Message(m.STATS, container.owner.container_id, again, time_ns // MS)
         record = _make(
             m.ContainerStats, *self._head(m.STATS, id_, time_ns, now), *about, *values, *network,
             list(devices) if devices else UNSET, list(sample.filesystems) if sample.filesystems else UNSET,

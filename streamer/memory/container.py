@@ -207,7 +207,7 @@ class Container:
     def sampled_again(self, again: m.Again) -> None:
         """The same, of one that repeats another; that may not have been told here, or something since."""
         same, times = again.of.record, self._times
-        time_ns = again.time_ms * 1_000_000 + int(again.time[-7:-1])
+        time_ns = again.time_ns
         if same is not self._latest or time_ns <= (times[-1] if times else self._looks[-1][0]):
             self.sampled(again.whole())
             self._latest = same

@@ -289,7 +289,7 @@ class Again(Struct, frozen=True, gc=False):
     id: str
     seq: int
     time: str
-    time_ms: int
+    time_ns: int
     observed_time_ms: int
 
     def whole(self) -> AboutContainer:
@@ -299,7 +299,7 @@ class Again(Struct, frozen=True, gc=False):
             id=self.id,
             seq=self.seq,
             time=self.time,
-            time_ms=self.time_ms,
+            time_ms=self.time_ns // 1_000_000,
             observed_time_ms=self.observed_time_ms,
         )
 

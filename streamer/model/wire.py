@@ -75,7 +75,7 @@ def encode(message: Message, position: int, order_ms: int, envelope: Envelope = 
 def _encode(message: Message, position: int, order_ms: int, envelope: Envelope) -> Entry:
     record = message.record
     if type(record) is Again:
-        if envelope == "binary" and (value := _encode_again(record)):
+        if envelope == "binary" and (value := _encode_again(record, message.time_ms)):
             whole = record.of.record
             return Entry(
                 position, order_ms, message.topic, message.key, record.id, whole.container_id, record.time, message.time_ms,
@@ -127,11 +127,11 @@ _PLACES: Final = {"id": '"%s"', "seq": "%d", "time": '"%s"', "time_ms": "%d", "o
 """The fields of `Again`, in the order in which a record has them, as they are written."""
 
 
-def _encode_again(again: Again) -> bytes:
+def _encode_again(again: Again, time_ms: int) -> bytes:
     """Its record as JSON, put together from what is the same in all; empty where that cannot be."""
     steady = again.of
     front, rest = steady.json or _learn(steady)
-    return (front % (again.id, again.seq, again.time, again.time_ms, again.observed_time_ms)).encode() + rest if front else b""
+    return (front % (again.id, again.seq, again.time, time_ms, again.observed_time_ms)).encode() + rest if front else b""
 
 
 def _learn(steady: Steady) -> tuple[str, bytes]:
