@@ -14,11 +14,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from benchmarks import report
+from benchmarks import console, report
 from benchmarks.agent import SecondAgent, total
 from benchmarks.arrivals import Arrivals, Fact, fact_of
 from benchmarks.cgroups import Cgroups, remove_tree, tenant_command, wait_until
@@ -42,11 +42,11 @@ _MARKS_AT_MOST: Final = 20
 _TARGETS_MS: Final = {"/events": (1.5, 15.0)}
 _TARGET_MS: Final = (3.0, 15.0)  # p50, p99
 _PARTITIONS: Final = 6
-_WHAT: Final = ("created", "deleted", "oom")
+_QUIET_OOM: Final = "oom, console quiet"
 
 
 class Way(NamedTuple):
-    """From the facts to where they arrive. `late`: how long each fact took, ms; `calls`: how long its system call took, ms.
+    """From the facts to where they arrive. `late`: how long each fact took, ms; `calls`: how long its system call took, ms (of a kill: 0).
 
     `missing` may be declared: `gaps` is how often the agent said, in all of the run, that it had not seen everything.
     `promised`: whether anything is of it; a reader's own work is in what he waits for, but for one of `/events`.
@@ -70,7 +70,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--containers", type=positive, default=500, metavar="N", help="cgroups that are sampled meanwhile")
     parser.add_argument("--workload", choices=("idle", "busy"), default="idle", help="what their processes do")
     parser.add_argument("--lives", type=positive, default=300, metavar="N", help="cgroups to make and remove")
-    parser.add_argument("--kills", type=positive, default=100, metavar="N", help="OOM kills")
+    parser.add_argument(
+        "--kills",
+        type=positive,
+        default=100,
+        metavar="N",
+        help="OOM kills; where a console shows them, so many with it and so many without, by turns",
+    )
     parser.add_argument("--state", choices=("on", "off"), default="on", help="with the agent's state file or without")
     add_save(parser)
 
@@ -107,12 +113,10 @@ def _to(stack: ExitStack, end: str, url: str, args: argparse.Namespace, cgroups:
     time.sleep(_SETTLE_SECONDS)
     before = agent.metrics()
     began = time.monotonic()
-    lives = _lives(cgroups, args.lives)
-    kills = _kills(cgroups, args.kills)
+    facts = _lives(cgroups, args.lives) | _kills(cgroups, args.kills)
     seconds = time.monotonic() - began
     sampled = agent.metrics()["streamer_samples_total"] - before["streamer_samples_total"]
     progress(f"{end}: {sampled / seconds:.0f} samples/s meanwhile")
-    facts = {**lives, **kills}
     stamped = end != "events"
     wait_until(
         lambda: facts.keys() <= waiting.first().keys() and (not stamped or facts.keys() <= _acknowledged(stamps).keys()),
@@ -121,17 +125,19 @@ def _to(stack: ExitStack, end: str, url: str, args: argparse.Namespace, cgroups:
     )
     read = waiting.first()
     gaps = total(agent.metrics(), "streamer_gaps_total")
+    kinds = dict.fromkeys(timed.kind for timed in facts.values())
     if not stamped:
-        return [_way("/events", what, facts, read, gaps, promised=True) for what in _WHAT]
+        return [_way("/events", kind, facts, read, gaps, promised=True) for kind in kinds]
     acknowledged = _acknowledged(stamps)
-    ways = [_way(f"{end}, acknowledged", what, facts, acknowledged, gaps, promised=True) for what in _WHAT]
-    return ways + [_way(f"{end}, in a reader's hands", what, facts, read, gaps, promised=False) for what in _WHAT]
+    ways = [_way(f"{end}, acknowledged", kind, facts, acknowledged, gaps, promised=True) for kind in kinds]
+    return ways + [_way(f"{end}, in a reader's hands", kind, facts, read, gaps, promised=False) for kind in kinds]
 
 
-def _way(end: str, what: str, facts: dict[Fact, tuple[int, int]], arrived: dict[Fact, int], gaps: float, *, promised: bool) -> Way:
-    mine = {fact: times for fact, times in facts.items() if fact.what == what}
-    late = [(arrived[fact] - began) / _MS for fact, (began, _) in mine.items() if fact in arrived]
-    return Way(end, what, late, [(done - began) / _MS for began, done in mine.values()], len(mine) - len(late), gaps, promised)
+def _way(end: str, kind: str, facts: dict[Fact, Timed], arrived: dict[Fact, int], gaps: float, *, promised: bool) -> Way:
+    mine = {fact: timed for fact, timed in facts.items() if timed.kind == kind}
+    late = [(arrived[fact] - timed.began_ns) / _MS for fact, timed in mine.items() if fact in arrived]
+    calls = [(timed.done_ns - timed.began_ns) / _MS for timed in mine.values()]
+    return Way(end, kind, late, calls, len(mine) - len(late), gaps, promised)
 
 
 def _acknowledged(stamps: Path) -> dict[Fact, int]:
@@ -143,47 +149,61 @@ def _acknowledged(stamps: Path) -> dict[Fact, int]:
     return found
 
 
-# facts: when each began and when it was done, monotonic ns
+# facts
 
 
-def _lives(cgroups: Cgroups, count: int) -> dict[Fact, tuple[int, int]]:
+class Timed(NamedTuple):
+    """When a fact began and when it was done, monotonic ns; `kind`: the row that it belongs to."""
+
+    kind: str
+    began_ns: int
+    done_ns: int
+
+
+def _lives(cgroups: Cgroups, count: int) -> dict[Fact, Timed]:
     """Make and remove cgroups, in the anchor first; times are those of the system call there."""
     anchor, *others = cgroups.mounts
     facts = {}
     for number in range(count):
         path = f"{cgroups.folder}/life{number:05}"
-        facts[Fact("created", path)] = _timed(os.mkdir, anchor + path)
+        facts[Fact("created", path)] = _timed("created", os.mkdir, anchor + path)
         for mount in others:
             os.mkdir(mount + path)
         time.sleep(random.uniform(*_ALIVE_SECONDS))
-        facts[Fact("deleted", path)] = _timed(os.rmdir, anchor + path)
+        facts[Fact("deleted", path)] = _timed("deleted", os.rmdir, anchor + path)
         for mount in others:
             os.rmdir(mount + path)
         time.sleep(random.uniform(*_APART_SECONDS))
     return facts
 
 
-def _timed(call: Any, path: str) -> tuple[int, int]:
+def _timed(kind: str, call: Any, path: str) -> Timed:
     began = time.monotonic_ns()
     call(path)
-    return began, time.monotonic_ns()
+    return Timed(kind, began, time.monotonic_ns())
 
 
-def _kills(cgroups: Cgroups, count: int) -> dict[Fact, tuple[int, int]]:
-    """Processes that take more than they may; a kill has the time that the kernel gave its line in the log."""
+def _kills(cgroups: Cgroups, count: int) -> dict[Fact, Timed]:
+    """Processes that take more than they may; a kill has the time that the kernel gave its line in the log.
+
+    Where kills are written to a console, each second one is not: of the others, that is in the figures.
+    """
     path = f"{cgroups.folder}/oom"
-    victims = set()
+    kinds = ("oom", _QUIET_OOM) if console.shows_kills() else ("oom",)
+    victims: dict[int, str] = {}
     with _KernelLog() as log, _limited(cgroups, path) as join:
         for _ in range(count):
-            time.sleep(_KILLS_APART_SECONDS)
-            log.mark()
-            victim = subprocess.Popen(["sh", "-c", f'{join} exec "$@"', "sh", "tail", "/dev/zero"])
-            victim.wait()
-            victims.add(victim.pid)
-            log.read()
+            for kind in kinds:
+                time.sleep(_KILLS_APART_SECONDS)
+                with console.quiet() if kind == _QUIET_OOM else nullcontext():
+                    log.mark()
+                    victim = subprocess.Popen(["sh", "-c", f'{join} exec "$@"', "sh", "tail", "/dev/zero"])
+                    victim.wait()
+                victims[victim.pid] = kind
+                log.read()
         time.sleep(0.1)
         log.read()
-        return {Fact("oom", str(pid)): (at_ns, at_ns) for pid, at_ns in log.kills.items() if pid in victims}
+        return {Fact("oom", str(pid)): Timed(victims[pid], at, at) for pid, at in log.kills.items() if pid in victims}
 
 
 @contextmanager
@@ -261,13 +281,14 @@ def _report(args: argparse.Namespace, ways: list[Way], broker: list[float]) -> i
         rows.append(
             (
                 f"{way.what} → {way.end}", len(way.late), *(f"{late[min(len(late) - 1, len(late) * q // 100)]:.2f}" for q in (0, 50, 90, 99, 100)),
-                f"{p50:g}, {p99:g}" if way.promised else "", kept if way.promised else "", f"{sorted(way.calls)[len(way.calls) // 2]:.2f}" if way.what != "oom" else "", way.missing, f"{way.gaps:.0f}",
+                f"{p50:g}, {p99:g}" if way.promised else "", kept if way.promised else "", f"{sorted(way.calls)[len(way.calls) // 2]:.2f}" if any(way.calls) else "", way.missing, f"{way.gaps:.0f}",
             )
         )  # fmt: skip
     text = "\n\n".join(
         [
             "\n".join(f"{name}: {value}" for name, value in machine.items()),
             f"From the fact on, ms; {args.containers} {args.workload} cgroups sampled each second, state file {args.state}.",
+            _console(),
             *([_alone(broker)] if broker else []),
             report.table(
                 (
@@ -297,6 +318,13 @@ def _report(args: argparse.Namespace, ways: list[Way], broker: list[float]) -> i
         for path in report.save(f"latency-{args.workload}", text, figures):
             print(f"saved to {path}")
     return 1 if missing else 0
+
+
+def _console() -> str:
+    to, by_turns = ", ".join(console.names()) or "nowhere", ""
+    if console.shows_kills():
+        by_turns = f": a kill is written there before readers of the log are woken, but for those of the rows `{_QUIET_OOM}`"
+    return f"The kernel's console: {to}, console_loglevel {console.level()}{by_turns}."
 
 
 def _alone(broker: list[float]) -> str:
