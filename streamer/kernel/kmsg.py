@@ -58,6 +58,15 @@ def record_seq(raw: bytes) -> int | None:
     return int(fields[1]) if len(fields) == 3 and fields[1].isdigit() and len(fields[1]) < 20 else None
 
 
+def skim(raw: bytes) -> Record | None:
+    """A record that tells nothing of kills, with its text left out; None: `parse_record` has to read it.
+
+    A kill's report is some hundred records long, of which five matter, and who waits for the kill waits for all of them.
+    """
+    head = None if _MARKS.search(raw) else _WHOLE.match(raw)
+    return None if head is None else Record(int(head[1]), int(head[2]), int(head[3]), "")
+
+
 Constraint = Literal["memcg", "global", "cpuset", "mempolicy", ""]
 
 _CONSTRAINTS: Final[dict[str, Constraint]] = {"NONE": "global", "CPUSET": "cpuset", "MEMORY_POLICY": "mempolicy", "MEMCG": "memcg"}
@@ -86,6 +95,8 @@ _BEGINNINGS: Final = ("oom-kill:constraint=", "Task in ", "Tasks in ")
 
 _WORDS: Final = ("oom", "ill", "Task", "memory: usage")
 """No line that matters is without one of these; nearly all others are put aside by that."""
+_MARKS: Final = re.compile("|".join(_WORDS).encode())
+_WHOLE: Final = re.compile(rb"(\d{1,19}),(\d{1,19}),(\d{1,19}),-[^;]*;")
 
 _STALE_US: Final = 10_000_000  # a report is printed at once, even over a slow serial console
 _GROUP_PAUSE_US: Final = 100_000  # between two members of a group; what comes later was not killed with them
@@ -143,7 +154,7 @@ class OomParser:
             record: the next record, in the order of the log.
             wall_offset_ns: wall clock minus the kernel log's clock.
         """
-        if record.priority >> 3 != _FACILITY_KERNEL:
+        if not record.text or record.priority >> 3 != _FACILITY_KERNEL:
             return []
         self.settle(record.time_us)
         text = self._whole_line(record)

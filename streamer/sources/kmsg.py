@@ -22,7 +22,7 @@ from msgspec import structs
 from streamer.clock import rfc3339
 from streamer.contracts import Clock, Emit, Status
 from streamer.kernel import proc
-from streamer.kernel.kmsg import OomParser, Record, parse_record, record_seq
+from streamer.kernel.kmsg import OomParser, Record, parse_record, record_seq, skim
 from streamer.model import observations as o
 from streamer.telemetry import Telemetry
 
@@ -221,7 +221,7 @@ class KmsgSource:
                 self._fail(OSError("the log has ended"))
                 return False
             try:
-                record = parse_record(raw)
+                record = skim(raw) or parse_record(raw)
             except ValueError:
                 self._hole = "had a record of another form"
                 continue

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.kernel.kmsg import OomParser, Record, parse_record
+from streamer.kernel.kmsg import OomParser, Record, parse_record, skim
 from streamer.model.observations import OomKilled
 
 KILLED: Final = (
@@ -150,6 +150,40 @@ def test_a_reader_that_resumes_where_nothing_is_open_misses_and_changes_nothing(
     assert uncut
     for cut in range(len(records) + 1):
         assert same(told_anew(records, cut)) == uncut
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CAPTURED.glob("*.log")))
+def test_what_is_skimmed_over_changes_nothing(name: str) -> None:
+    """Of real logs: its number and time are right, the kills and where a reader resumes are the same without it."""
+    lines = [line + b"\n" for line in (CAPTURED / f"{name}.log").read_bytes().splitlines()]
+    whole, skimmed = OomParser(), OomParser()
+    over = 0
+    for line in lines:
+        record, short = parse_record(line), skim(line)
+        assert short in (None, record._replace(text="", caller=""))
+        assert whole.feed(record, 0) == skimmed.feed(short or record, 0)
+        assert whole.begun == skimmed.begun
+        over += short is not None
+    assert over > len(lines) // 3
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"6,1,2,-;tail invoked oom-killer: gfp\n", b"6,1,2,-;Killed process 1 (x)\n", b"6,1,2,-;memory: usage 1kB\n", b"6,1,2,c;a piece\n",
+        b"6,1,2,+;a piece\n", b"6,1,2;text\n", b"x,1,2,-;text\n", b"6,1,2,-", b"6,,2,-;text\n", b"6,\xb2,2,-;x", b"6,1," + b"2" * 20 + b",-;x", b"",
+    ],
+)  # fmt: skip
+def test_what_may_matter_or_is_no_record_is_not_skimmed_over(raw: bytes) -> None:
+    """It is parsed, and refused where that is due."""
+    assert skim(raw) is None
+
+
+@given(st.binary() | st.binary().map(lambda raw: b"6,1,2,-;" + raw) | st.sampled_from([b"4,7,8,-,caller=T1;eth0\n SUBSYSTEM=x\n"]))
+def test_what_is_skimmed_over_is_a_record(raw: bytes) -> None:
+    """And parsing finds the same number and time."""
+    if (short := skim(raw)) is not None:
+        assert short == parse_record(raw)._replace(text="", caller="")
 
 
 LINES: Final = st.sampled_from(
