@@ -139,9 +139,8 @@ class Manager:
             # A kill that ended it stands in the log already, and is told first; at the last process's end this is milliseconds
             # before the kernel wakes those who wait for the log, which it does at its next tick.
             self._sources.kernel_log.drain()
-        said = self._fleet.observe(observation, self._now())
-        self._follow_up(observation)
-        self._say(said)
+        self._say(self._fleet.observe(observation, self._now()))
+        self._follow_up(observation)  # whom it wakes has his turn behind those who wait for what was said
         self._tick_soon()
 
     def _tick_soon(self) -> None:

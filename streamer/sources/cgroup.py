@@ -92,7 +92,8 @@ class CgroupSource:
                 observation = self._seen.popleft()
                 emit(observation)
                 if notices is not None and isinstance(observation, o.Appeared):
-                    notices.ask(observation.path)  # not in the watching thread: a short job ends while that asks
+                    # not in the watching thread: a short job ends while that asks; and behind who waits for what was just emitted
+                    loop.call_soon(notices.ask, observation.path)
                 elif notices is not None and isinstance(observation, o.Vanished):
                     notices.removed(observation.path)
 

@@ -67,5 +67,6 @@ class OomNotices:
         return came > 0
 
     def close(self) -> None:
-        """Be told of nothing more."""
+        """Be told of nothing more, and ask for nothing."""
+        self._memory = None
         os.close(self.fd)

@@ -64,6 +64,25 @@ async def test_a_kill_is_read_from_the_log_before_its_end_is_said(end: o.Observa
     manager.stop("over")
 
 
+async def test_what_follows_from_a_fact_is_done_behind_the_saying_of_it() -> None:
+    """Who waits for the fact has his turn of the event loop before the sampling that it wakes."""
+    done: list[str] = []
+
+    class Sampling(Sampler):
+        def forget(self, path: str) -> None:
+            done.append("forgotten")
+
+    manager = Manager(
+        Fleet(HOST, docker=False), Sources(Source()), Sampling(), Schedule(Pace(1, 1, False, 0.0)),  # type: ignore[arg-type]  # stand-ins
+        publish=lambda messages, _: done.extend(str(getattr(each.record, "event", "")) for each in messages if each.topic is m.LIFECYCLE),
+        clock=FakeClock(), telemetry=Telemetry(), heartbeat_seconds=10,
+    )  # fmt: skip
+    manager.observe(appeared(RAW))
+    manager.observe(vanished(RAW))
+    assert done == ["created", "deleted", "forgotten"]
+    manager.stop("over")
+
+
 class Paced:
     """A manager that samples containers which cost time to read, on a clock that goes on only while somebody waits or reads."""
 

@@ -121,3 +121,48 @@ async def test_who_waits_for_kills_hears_of_each_container_s(hierarchies: Hierar
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_who_hears_of_a_container_has_his_turn_before_notice_is_asked_for(
+    hierarchies: Hierarchies, folder: CgroupFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asking is half a dozen system calls."""
+    done: list[str] = []
+    path = folder.make("one")
+    loop = asyncio.get_running_loop()
+
+    def emit(observation: o.Observation) -> None:
+        if isinstance(observation, o.Appeared) and observation.path == path:
+            loop.call_soon(done.append, "heard")
+
+    def ask(notices: OomNotices, asked: str) -> None:
+        if asked == path:
+            done.append("asked")
+
+    monkeypatch.setattr(OomNotices, "ask", ask)
+    source = CgroupSource(
+        hierarchies, scope="all", clock=SystemClock(), telemetry=Telemetry(), rescan_seconds=60, on_oom=lambda: None
+    )
+    task = asyncio.create_task(source.run(emit))
+    try:
+        async with asyncio.timeout(SECONDS):
+            while len(done) < 2:
+                await asyncio.sleep(0.002)
+        assert done == ["heard", "asked"]
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def test_what_has_ended_asks_for_nothing(hierarchies: Hierarchies, folder: CgroupFolder) -> None:
+    """Its number may be another descriptor's by then."""
+    notices = OomNotices(hierarchies, SystemClock())
+    notices.close()
+    other = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    try:
+        assert other == notices.fd
+        notices.ask(folder.make("limited", memory_limit_bytes=LIMIT_BYTES))
+        folder.remove("limited")
+        assert not select.select([other], [], [], 0.2)[0]
+    finally:
+        os.close(other)
