@@ -34,8 +34,8 @@ _LAGS: Final = 16
 _EXPECTED_WITHIN_NS: Final = 10_000_000
 """A kill's line stands in the log some 0.3 ms after the kernel's notice of it, or a few when processors are short."""
 _ASIDE_SECONDS: Final = 20e-6
-"""Between two looks, with the kernel's timer slack 0.07 ms. The notice wakes us on the processor of the one who kills: he waits for us there,
-and then we for him, 2 ms where he writes to a serial console. Who only yields stays there; who has slept wakes up where nobody works."""
+"""Between two looks; 0.07 ms with the kernel's timer slack. The notice may wake us on the processor of who kills. He waits for us then, for a time
+slice of 3 ms also if we yield; and we for him, 2 ms where he writes to a serial console. Who has slept wakes up on one that is free, if any is."""
 _DEAF_NS: Final = 100_000_000
 _DEAF_AT_MOST_NS: Final = 1_000_000_000
 _OUT_OF_ORDER_US: Final = 1_000_000  # records of two CPUs may be in another order than their times, by much less than that
