@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import console
 from benchmarks.answers import QUESTIONS
 from benchmarks.contenders import CONTENDERS
 from benchmarks.drawing import Panel, picture
@@ -122,18 +124,36 @@ def test_a_picture_is_well_formed_and_shows_every_line_within_its_panel() -> Non
         assert all(0 <= x <= width and 0 <= y <= height for x, y in points)
 
 
+def test_the_console_is_quiet_for_a_while_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However that ends; its level is then the one before. Without a console nothing is shown at any level."""
+    printk, consoles = tmp_path / "printk", tmp_path / "consoles"
+    printk.write_text("4\t4\t1\t7\n")
+    consoles.write_text("ttyS0                -W- (EC  p a)    4:64\n")
+    monkeypatch.setattr(console, "_PRINTK", printk)
+    monkeypatch.setattr(console, "_CONSOLES", consoles)
+    assert console.shows_kills()
+    with contextlib.suppress(KeyboardInterrupt), console.quiet():
+        assert (console.level(), console.shows_kills()) == (1, False)
+        raise KeyboardInterrupt
+    assert (console.level(), console.names()) == (4, ["ttyS0"])
+    consoles.write_text("")
+    assert not console.shows_kills()
+
+
 @pytest.mark.live
 def test_latency_waits_for_every_fact() -> None:
-    """Made, removed and killed: all are acknowledged and arrive, at a file, and arrive at a client of /events."""
-    before = cgroups()
+    """Made, removed and killed: all are acknowledged and arrive, at a file, and arrive at a client of /events. The console is left as it was."""
+    before, level = cgroups(), console.level()
+    quiet = [("oom, console quiet", "2")] if console.shows_kills() else []
     done = benchmarks("latency", "--to", "file", "events", "--containers", "3", "--lives", "5", "--kills", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     for end in ("file, acknowledged", "file, in a reader's hands", "/events"):
-        for what, count in (("created", "5"), ("deleted", "5"), ("oom", "2")):
+        for what, count in (("created", "5"), ("deleted", "5"), ("oom", "2"), *quiet):
             ((arrived, least, *_, missing, _),) = rows(done.stdout, f"{what} → {end}")
             assert (arrived, missing) == (count, "0")
             assert float(least) > 0
     assert cgroups() <= before
+    assert console.level() == level
 
 
 @pytest.mark.live
