@@ -95,7 +95,7 @@ class CgroupSource:
                     # not in the watching thread: a short job ends while that asks; and behind who waits for what was just emitted
                     loop.call_soon(notices.ask, observation.path)
                 elif notices is not None and isinstance(observation, o.Vanished):
-                    notices.removed(observation.path)
+                    loop.call_soon(notices.removed, observation.path)  # behind its being asked for: it is asked for no more
 
         def hand_over(observation: o.Observation) -> None:
             self._seen.append(observation)
