@@ -16,6 +16,7 @@ from streamer.cli.check import line
 from streamer.cli.probes import PROBES, Finding
 from streamer.cli.text import Screen
 from streamer.config import Settings, load
+from tests.support.brokers import free_port
 from tests.support.http_answer import server
 
 
@@ -27,13 +28,6 @@ def only(probe: probes.Probe, given: Settings) -> Finding:
     findings = list(probe(given))
     assert len(findings) == 1
     return findings[0]
-
-
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port: int = bound.getsockname()[1]
-        return port
 
 
 def test_every_line_has_a_state_and_what_is_not_ok_has_a_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -37,7 +36,7 @@ from tests.faults.judge import Stream, Verdict, contradictions, judge
 from tests.faults.ledger import KernelLog, Ledger
 from tests.faults.proxy import FaultProxy
 from tests.faults.workload import Workload
-from tests.support.brokers import KafkaServer, RedisServer
+from tests.support.brokers import KafkaServer, RedisServer, free_port
 from tests.support.docker_engine import DockerEngine
 
 _T = TypeVar("_T")
@@ -71,7 +70,7 @@ class Parts:
     kafka: KafkaServer
 
     def __init__(self) -> None:
-        self.kafka_proxy_port, self.redis_proxy_port = _proxy_port(), _proxy_port()
+        self.kafka_proxy_port, self.redis_proxy_port = free_port(), free_port()
         self.kafka_disk = Path(tempfile.mkdtemp(prefix="streamer-kafka-disk-"))
         self.redis = RedisServer(durable=True)
         self._open = contextlib.ExitStack()
@@ -446,13 +445,3 @@ class World:
 
 def _run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=30)
-
-
-def _proxy_port() -> int:
-    """A port that the kernel gives to nobody by itself, so that it is still free when a later world listens there."""
-    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = random.randrange(10_000, min(lowest, 32_768))
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import random
 import re
 import shutil
 import signal
@@ -341,18 +342,25 @@ def need(program: str, package: str) -> None:
         pytest.fail(f"{program} is missing: apt-get install -y --no-install-recommends {package}", pytrace=False)
 
 
+_CONNECTIONS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _given: set[int] = set()
 
 
 def free_port() -> int:
-    """A port nobody listens on, and that this function has not given out before."""
+    """A port nobody listens on, and that this function has not given out before.
+
+    It is none of those that the kernel gives to whoever connects: their own end of some connection could be there by the time the
+    server listens, or comes back. A client that keeps trying a server that is away even gets to that very port, and then talks
+    to itself.
+    """
+    lowest = int(_CONNECTIONS.read_text().split()[0])
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port not in _given:
-            _given.add(port)
-            return port
+        port = random.SystemRandom().randrange(10_000, min(lowest, 32_768))  # the common one is sown anew by some tests
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 def _said(port: int, question: bytes) -> bytes:
