@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -193,7 +192,7 @@ def total(metrics: dict[str, float], name: str) -> float:
 
 
 def free_port() -> int:
-    """A TCP port that was free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that is free, and that no connection is given before somebody listens there."""
+    from tests.support import brokers
+
+    return brokers.free_port()

@@ -14,6 +14,8 @@ from tests.support.browser import Page, browser
 ROWS = "[...document.querySelectorAll('#rows .row:not([hidden])')]"
 NAMES = f"{ROWS}.sort((a, b) => a.getAttribute('aria-rowindex') - b.getAttribute('aria-rowindex')).map(r => r.querySelector('.title').textContent)"
 LIVE = "document.querySelector('#connection-state').textContent === 'live'"
+A_FRAME = "new Promise(r => requestAnimationFrame(() => r(true)))"
+"""Until what is to be drawn is drawn: rows and totals are, once in a frame."""
 _SERIOUS = {"serious", "critical"}
 
 
@@ -34,6 +36,7 @@ async def reading_of(town: Town) -> AsyncIterator[tuple[Page, Sidecar]]:
     """The page over a town, once it shows it."""
     async with town.serving() as sidecar, reading(f"http://{sidecar.address}/") as page:
         await page.until(LIVE, "the page did not come to life")
+        await page.evaluate(A_FRAME)
         yield page, sidecar
 
 

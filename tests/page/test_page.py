@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from streamer.model.spec import ContainerSpec
-from tests.page.reading import LIVE, NAMES, ROWS, reading, reading_of, serious_findings
+from tests.page.reading import A_FRAME, LIVE, NAMES, ROWS, reading, reading_of, serious_findings
 from tests.page.town import Town
 from tests.support.browser import Page, browser
 
@@ -44,7 +44,8 @@ async def test_what_runs_is_shown_with_its_numbers() -> None:
             assert expected in row
         assert await page.evaluate(f"{ROWS}[0].querySelectorAll('.bar:not([hidden])').length") == 2
         assert await page.evaluate(f"{ROWS}[0].querySelector('.spark.cpu .line').getAttribute('d').length") > 0
-        assert "1" in await text_of(page, "total-running") and "1" in await text_of(page, "total-oom")
+        assert "1" in await text_of(page, "total-running")
+        await page.until(f"({VISIBLE})('total-oom') === '1'", "the kill was not counted")  # told by an event, not with the numbers
         assert "OOM kill" in await text_of(page, "events") and "limit 512 MiB" in await text_of(page, "events")
         await page.until(f"({VISIBLE})('components').includes('sink.kafka')", "the sink was not shown")
 
@@ -126,24 +127,25 @@ async def test_it_is_sorted_and_grouped() -> None:
         assert await page.evaluate("grid.getAttribute('aria-rowcount')") < rows
 
 
+@pytest.mark.timeout(300)  # two browsers, each looked at for some polls
 async def test_a_thousand_containers_cost_what_a_few_do() -> None:
-    """Only what is seen exists, wherever one scrolls; new numbers change as little as with forty."""
+    """Only what is seen exists, wherever one scrolls; new numbers change and cost about as little as with forty."""
     costs = {}
     for size in (40, 1000):
         town = Town(size, past_seconds=3)
         async with reading_of(town) as (page, _):
             await page.until(f"shown.textContent === '{size:,}' && {ROWS}.length > 10", "not all were shown", 60)
             await page.evaluate("""
-                globalThis.long = [], globalThis.changes = 0;
-                new PerformanceObserver(l => long.push(...l.getEntries().map(e => e.duration))).observe({type: 'longtask'});
+                globalThis.changes = 0;
                 new MutationObserver(l => changes += l.length).observe(document.getElementById('rows'), {subtree: true, childList: true, attributes: true, characterData: true});
             """)
+            began = await drawing_seconds(page)
             for _ in range(2):
                 town.at(time.time_ns())
                 town.sample()
-                asked = sum("/rates" in each for each in page.requests)
-                await until(lambda asked=asked, page=page: sum("/rates" in each for each in page.requests) > asked)
-            await page.evaluate("new Promise(r => setTimeout(r, 500))")
+                await next_poll(page)
+            await next_poll(page)  # which comes when the one before it is answered
+            await page.evaluate(A_FRAME)
             changes = await page.evaluate("changes")
             for step in range(10):
                 await page.evaluate(
@@ -152,15 +154,26 @@ async def test_a_thousand_containers_cost_what_a_few_do() -> None:
             indexes = await page.evaluate(f"{ROWS}.map(r => +r.getAttribute('aria-rowindex'))")
             assert max(indexes) == size + 1
             nodes = await page.evaluate("document.querySelectorAll('*').length")
-            costs[size] = nodes, len(indexes), changes, len(await page.evaluate("long"))
+            costs[size] = nodes, len(indexes), changes, await drawing_seconds(page) - began
     few, many = costs[40], costs[1000]
     assert many[0] < 2500 and many[1] < 40
-    assert many[0] <= few[0] * 1.1 and many[2] <= max(few[2], 100) * 3
-    assert many[3] <= few[3] + 5, f"the thread that draws was held up: {costs}"
+    assert many[0] <= few[0] * 1.1 and many[2] <= max(few[2], 100) * 4
+    assert many[3] <= few[3] * 5, f"what the thread that draws did: {costs}"
+
+
+async def drawing_seconds(page: Page) -> float:
+    """Time on a CPU that the thread which draws and runs scripts has had: what others do on the machine is not in it."""
+    await page.send("Performance.enable", timeDomain="threadTicks")
+    return next(each["value"] for each in (await page.send("Performance.getMetrics"))["metrics"] if each["name"] == "TaskDuration")
+
+
+async def next_poll(page: Page) -> None:
+    asked = sum("/rates" in each for each in page.requests)
+    await until(lambda: sum("/rates" in each for each in page.requests) > asked)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -246,12 +259,13 @@ async def test_names_that_mean_harm_are_text() -> None:
         assert max(map(len, shown)) <= 400
         for place in range(len(HOSTILE)):
             await page.evaluate(f"{ROWS}[{place}].click()")
-            await page.until("!!document.querySelector('#one-labels dd')", "no view of its own was shown")
+            await page.until("!!document.querySelector('#one:not([hidden]) #one-labels dd')", "no view of its own was shown")
             await page.evaluate("document.getElementById('one-back').click()")
         for group in ("image", "project"):
             await page.evaluate(f"group.value = '{group}', group.dispatchEvent(new Event('change'))")
             assert len(await page.evaluate(NAMES)) > len(HOSTILE)
-        assert HOSTILE[0] in await text_of(page, "trouble") and HOSTILE[1] in await text_of(page, "components")
+        await page.until(f"({VISIBLE})('components').includes({json.dumps(HOSTILE[1])})", "the component was not shown")
+        assert HOSTILE[0] in await text_of(page, "trouble")
         assert await page.evaluate(
             "globalThis.hacked === undefined && !document.querySelector('img, #rows svg[onload], main script')"
         )
@@ -382,13 +396,16 @@ class Guarded:
 @contextlib.asynccontextmanager
 async def guarded(town: Town, *, is_open: bool) -> AsyncIterator[str]:
     """Where a town is served behind a token: host and port."""
-    server = uvicorn.Server(uvicorn.Config(Guarded(town.app, is_open=is_open), port=0, log_config=None, lifespan="off"))
+    config = uvicorn.Config(
+        Guarded(town.app, is_open=is_open), port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=20
+    )
+    server = uvicorn.Server(config)
     serving = asyncio.create_task(server._serve())  # without its signal handlers
     try:
         await until(lambda: server.started)
         yield f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
-        server.should_exit = server.force_exit = True
+        server.should_exit = True  # not at once: what was being answered when the browser went has to end, too
         await serving
 
 
