@@ -28,7 +28,7 @@ from tests.support.read_back import records, stream_entries
 
 TYPES = frozenset({"lifecycle", "oom", "stats", "control"})
 SUFFIXES = {topic.short: topic.suffix for topic in TOPICS}
-IMPATIENT = OutboxSettings(connect_timeout="8s", send_timeout="700ms")
+IMPATIENT = OutboxSettings(connect_timeout="10s", send_timeout="4s")  # a broker that has no CPU for a moment is not away
 
 
 class Brokers(NamedTuple):
@@ -76,7 +76,7 @@ async def test_an_outage_loses_nothing_and_disturbs_nobody(name: str, own: Broke
     sent: list[Entry] = []
 
     async def talk(until: Callable[[], bool], least: int) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             start = len(sent)
             while len(sent) < start + least or not until():
                 some = speaker.some(120, containers=4)
