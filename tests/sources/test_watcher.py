@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,7 +43,7 @@ class Watched:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Let it work until something is so."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not condition():
             assert time.monotonic() < deadline, self.told
             self.watcher.wait(0.05)
@@ -112,11 +114,17 @@ def test_the_end_of_the_last_process_is_seen_once_and_a_newcomer_takes_it_back(w
 def test_children_that_outlive_their_parent_are_followed_to_the_last(watched: Watched, cgroups: CgroupFolder) -> None:
     """A process that leaves a child behind does not empty its cgroup."""
     cgroups.make("family")
-    cgroups.run("family", "sh", "-c", "sleep 1 & sleep 0.1").wait()
+    cgroups.run("family", "sh", "-c", "sleep 600 & sleep 0.1").wait()
+    watched.until(lambda: "Joined" in watched.of("family"))
+    for _ in range(10):
+        watched.watcher.wait(0.05)
+    assert "Emptied" not in watched.of("family")
+    began_ns = time.time_ns()
+    (child,) = cgroups.pids("family")
+    os.kill(child, signal.SIGKILL)
     watched.until(lambda: "Emptied" in watched.of("family"))
     (emptied,) = [told for told in watched.told if isinstance(told, o.Emptied)]
-    (joined,) = [told for told in watched.told if isinstance(told, o.Joined)]
-    assert emptied.sample.time_ns - joined.time_ns > 500_000_000
+    assert emptied.sample.time_ns > began_ns and watched.of("family").count("Joined") == 1
 
 
 def test_a_scan_tells_what_was_missed_as_reconciled(watched: Watched, cgroups: CgroupFolder) -> None:
@@ -266,7 +274,7 @@ def test_an_overflow_is_declared_once_after_what_the_comparison_found(cgroups: C
         watched.until(lambda: watched.watcher.scans > 0 and declared(watched))
         after_ns = time.time_ns()
         (span,) = declared(watched)
-        assert before_ns - 10**9 < span.first_ns <= before_ns < span.last_ns <= after_ns
+        assert before_ns - 10**10 < span.first_ns <= before_ns < span.last_ns <= after_ns
         (vanished,) = [told for told in watched.told if isinstance(told, o.Vanished)]
         assert span.first_ns <= vanished.not_before_ns <= before_ns < vanished.time_ns <= span.last_ns
         assert watched.of("gone").count("Appeared") == 2

@@ -35,9 +35,10 @@ class Told:
 
     def settle(self) -> None:
         """Deal with everything, timers included, and end: what was not said yet is said now."""
-        deadline = time.monotonic() + 0.2
-        while time.monotonic() < deadline:
+        deadline, rounds = time.monotonic() + 0.2, 0
+        while rounds < 20 or time.monotonic() < deadline:
             self.watcher.wait(0.01)
+            rounds += 1
         self.watcher.close()
 
     def lost(self, word: str) -> list[o.Lost]:

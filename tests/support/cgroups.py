@@ -58,6 +58,10 @@ class CgroupFolder:
         self._processes.append(process)
         return process
 
+    def pids(self, name: str) -> list[int]:
+        """Who is in it, as the kernel says now."""
+        return [int(pid) for pid in self._file(name, "cgroup.procs").read_text().split()]
+
     def cpu_usage_ns(self, name: str) -> int:
         """CPU time used, as the kernel says now."""
         if self.v2:
@@ -91,7 +95,7 @@ class CgroupFolder:
 
 def _end_all(directory: Path) -> None:
     """Kill what is in a cgroup, and what that started meanwhile."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while (pids := (directory / "cgroup.procs").read_text().split()) and time.monotonic() < deadline:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
@@ -100,7 +104,7 @@ def _end_all(directory: Path) -> None:
 
 
 def _remove(directory: Path) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while True:
         try:
             directory.rmdir()
