@@ -91,10 +91,10 @@ def test_create_without_start_says_nothing(agent: Agent, docker_engine: DockerEn
 
 def test_stop_and_start_are_two_incarnations(agent: Agent, docker_engine: DockerEngine) -> None:
     """The same id, another incarnation; counters begin anew."""
-    container = docker_engine.run(
-        "--stop-timeout", "1", "--name", "two-lives", command=("sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.1; done")
-    )
+    stoppable = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done"
+    container = docker_engine.run("--stop-timeout", "60", "--name", "two-lives", command=("sh", "-c", stoppable))
     agent.wait_said(event="created", container_id=container)
+    agent.until(lambda: "ready" in docker_engine.cli("logs", container), "it did not come to listen to signals")
     docker_engine.cli("stop", container)
     (first,) = agent.wait_said(event="deleted", container_id=container)
     docker_engine.cli("start", container)
@@ -111,7 +111,7 @@ def test_stop_and_start_are_two_incarnations(agent: Agent, docker_engine: Docker
 def test_a_restart_policy_is_told_run_by_run(agent: Agent, docker_engine: DockerEngine) -> None:
     """Each run of a crashing container is an incarnation with its exit code."""
     container = docker_engine.run("--restart", "on-failure:2", command=("sh", "-c", "exit 7"))
-    deleted = agent.wait_said(3, event="deleted", container_id=container, seconds=40)
+    deleted = agent.wait_said(3, event="deleted", container_id=container)
     docker_engine.cli("rm", "-f", container)
     assert [line["exit_code"] for line in deleted] == [7, 7, 7]
     assert len({line["incarnation"] for line in deleted}) == 3
@@ -153,7 +153,7 @@ def test_an_oom_kill_is_one_message_and_the_end_says_so(agent: Agent, docker_eng
     container = docker_engine.run(
         "-m", "20m", "--memory-swap", "20m", "--label", "team=red", "--name", "greedy", command=("tail", "/dev/zero")
     )
-    (deleted,) = agent.wait_said(event="deleted", container_id=container, seconds=40)
+    (deleted,) = agent.wait_said(event="deleted", container_id=container)
     docker_engine.cli("rm", "-f", container)
     (oom,) = agent.said(type="container.oom", container_id=container)
     assert (oom["name"], oom["image"], oom["labels"]["team"], oom["process"]) == ("greedy", IMAGE, "red", "tail")
