@@ -33,7 +33,7 @@ pytest_plugins = ["tests.support.brokers", "tests.support.cgroups", "tests.suppo
 _REAL_FIXTURES: Final = {"cgroups", "docker_engine", "kafka", "redis_server"}
 _REAL_PARTS: Final = {"CgroupFolder", "DockerEngine", "KafkaServer", "RedisServer"}  # imported: the whole file is live
 
-_GRACE_SECONDS: Final = 5.0  # threads and children that were told to end need a moment to do it
+_GRACE_SECONDS: Final = 20.0  # threads and children that were told to end need a moment to do it
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 
 sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]  # httpcore looks for it on the whole path at each request

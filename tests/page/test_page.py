@@ -127,7 +127,6 @@ async def test_it_is_sorted_and_grouped() -> None:
         assert await page.evaluate("grid.getAttribute('aria-rowcount')") < rows
 
 
-@pytest.mark.timeout(300)  # two browsers, each looked at for some polls
 async def test_a_thousand_containers_cost_what_a_few_do() -> None:
     """Only what is seen exists, wherever one scrolls; new numbers change and cost about as little as with forty."""
     costs = {}

@@ -309,7 +309,7 @@ async def test_a_request_head_without_end_is_cut(house: House) -> None:
 
 async def test_a_request_that_takes_too_long_is_cut(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that sends a byte now and then, or nothing, gets 408 and loses its place."""
-    monkeypatch.setattr(connection, "REQUEST_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "REQUEST_SECONDS", 0.4)
     async with house.serving() as sidecar:
         assert (await raw(sidecar.address, b"")).startswith(b"HTTP/1.1 408 ")
         assert (await raw(sidecar.address, b"GET /healthz HTTP/1.1\r\nhost")).startswith(b"HTTP/1.1 408 ")

@@ -70,7 +70,7 @@ class Page:
         """Go there, and wait until it is loaded."""
         loaded = self._browser.expect("Page.loadEventFired", self._session)
         await self.send("Page.navigate", url=url)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await loaded
 
     async def evaluate(self, expression: str) -> Any:
@@ -80,7 +80,7 @@ class Page:
             pytest.fail(f"{expression[:200]}: {answer['exceptionDetails']['exception'].get('description')}", pytrace=False)
         return answer["result"].get("value")
 
-    async def until(self, expression: str, otherwise: str, seconds: float = 20.0) -> Any:
+    async def until(self, expression: str, otherwise: str, seconds: float = 30.0) -> Any:
         """Wait for a truthy value and return it."""
         deadline = asyncio.get_running_loop().time() + seconds
         while not (value := await self.evaluate(expression)):
@@ -149,7 +149,7 @@ class Browser:
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         message = {"id": number, "method": method, "params": params, **({"sessionId": session} if session else {})}
         self._writer.write(json.dumps(message).encode() + b"\0")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return await answer
 
     def expect(self, method: str, session: str) -> asyncio.Future[None]:

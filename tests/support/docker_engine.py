@@ -256,7 +256,7 @@ def _runs(pid: int) -> bool:
 
 
 def _wait_for(condition: Callable[[], bool], otherwise: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not condition():
         if time.monotonic() > deadline:
             pytest.fail(otherwise)

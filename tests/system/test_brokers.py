@@ -68,16 +68,16 @@ def test_a_stopped_broker_disturbs_nobody_and_loses_nothing(stopped: str, cgroup
             cgroups.make("before")
             broker = kafka if stopped == "kafka" else redis
             # What a stopping broker stores without saying so is there twice when it is back; none of what is counted below is on its way.
-            agent.until(lambda: not _waiting(port), "a sink does not acknowledge", 30)
+            agent.until(lambda: not _waiting(port), "a sink does not acknowledge")
             broker.stop()
             agent.until(lambda: _down(port, stopped), "/readyz does not show the stopped broker", 60)
             expected = {f"{cgroups.path}/before": ["created"]}
             for number in range(CONTAINERS):
                 name = f"c{number}"
                 path = cgroups.make(name)
-                agent.until(lambda path=path: facts(_lines(file), cgroups).get(path) == ["created"], "the file was disturbed", 10)
+                agent.until(lambda path=path: facts(_lines(file), cgroups).get(path) == ["created"], "the file was disturbed")
                 cgroups.remove(name)
-                agent.until(lambda path=path: len(facts(_lines(file), cgroups)[path]) == 2, "the file was disturbed", 10)
+                agent.until(lambda path=path: len(facts(_lines(file), cgroups)[path]) == 2, "the file was disturbed")
                 expected[path] = ["created", "deleted"]
             samples = [
                 line

@@ -35,7 +35,7 @@ def test_without_docker_kernel_log_and_broker_it_runs_and_says_so(cgroups: Cgrou
             (degraded,) = agent.wait_said(kind="degraded", component=component)
             assert degraded["reason"] and (degraded.get("remedy") or component.startswith("sink"))
         agent.process.terminate()
-        agent.wait(40)
+        agent.wait()
     assert not any("Traceback" in line for line in agent.errors)
 
 
@@ -133,6 +133,6 @@ def test_sighup_takes_over_a_valid_configuration_and_keeps_the_old_one_otherwise
         file.write_text('[sampling]\ninterval = "200ms"\n')
         agent.process.send_signal(signal.SIGHUP)
         agent.until(lambda: any("configuration reloaded" in line for line in agent.errors), "the new pace was not taken")
-        agent.wait_said(8, type="container.stats", container_id=path, seconds=30)
+        agent.wait_said(8, type="container.stats", container_id=path)
         assert agent.stop() == 0
     assert json.dumps(agent.said(kind="started")[0])
