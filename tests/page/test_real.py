@@ -41,6 +41,9 @@ async def test_a_start_and_an_oom_kill_are_seen_within_a_second(cgroups: CgroupF
         agent.ready()
         async with reading(f"http://127.0.0.1:{port}/") as page:
             await page.until(LIVE, "the page did not come to life")
+            await page.evaluate(
+                f"search.value = '{cgroups.path}/', search.dispatchEvent(new Event('input'))"
+            )  # whatever else runs here
             await page.evaluate(_WATCH)
             await page.send("Network.setBlockedURLs", urls=["*/api/streamer/v1/containers*", "*/api/streamer/v1/rates*"])
             starts, kills = [], []
