@@ -27,7 +27,7 @@ from tests.deploy import python_base
 from tests.support.docker_engine import IMAGE as BUSYBOX
 from tests.support.docker_engine import DockerEngine
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]  # the first test also waits for the image
+pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]  # the first test also waits for the image
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
 IMAGE: Final = "streamer:test"
@@ -85,7 +85,7 @@ class Contained:
         told: list[dict[str, Any]] = self.until(lambda: self.said(**fields), f"{fields} was not said")
         return told[0]
 
-    def until(self, condition: Callable[[], Any], otherwise: str, seconds: float = 30.0) -> Any:
+    def until(self, condition: Callable[[], Any], otherwise: str, seconds: float = 60.0) -> Any:
         """Wait for a truthy answer and return it; fail with what the agent said otherwise."""
         deadline = time.monotonic() + seconds
         while not (answer := condition()):

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]  # the first test also waits for the guest
+pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]  # the first test also waits for the guest
 
 REPOSITORY: Final = Path(__file__).parents[2]
 SYSLOG: Final = 1 << 34  # CAP_SYSLOG of linux/capability.h
@@ -29,9 +29,9 @@ def seen() -> dict[str, Any]:
         timeout=30,
     )
     assert debian.stdout.split() == [str(n) for n in sys.version_info[:2]], "the guest uses this machine's Python with our packages"
-    command: list[str | Path] = ["bash", REPOSITORY / "tests/guest/run", "--memory", "1024M", "--timeout", "200", "--"]
+    command: list[str | Path] = ["bash", REPOSITORY / "tests/guest/run", "--memory", "1024M", "--timeout", "500", "--"]
     command += ["bash", REPOSITORY / "tests/deploy/boot-service", REPOSITORY, sysconfig.get_path("platlib")]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=550, check=False)
     found = re.search(r"^\{.*\}\s*\Z", done.stdout, re.MULTILINE)
     if done.returncode or found is None:
         pytest.fail(f"exit code {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}", pytrace=False)

@@ -39,7 +39,7 @@ def messages() -> list[dict[str, Any]]:
     return [message for line in lines if (message := json.loads(line))["type"] != "container.stats"]
 
 
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> bool:
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> bool:
     """Whether it came true; the test says what should have."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -69,6 +69,7 @@ def kill_one() -> bool:
     """A container whose only process the kernel ends for want of memory; whether the agent told of it."""
     CGROUP.mkdir()
     (CGROUP / "memory.max").write_text(str(16 << 20))
+    until(lambda: any(m.get("event") == "created" for m in messages()))  # what is gone before anybody looks is no pair
     eater = subprocess.Popen(
         ["/bin/sh", "-c", f"echo $$ >{CGROUP}/cgroup.procs; exec tail /dev/zero"],
         stdout=subprocess.DEVNULL,

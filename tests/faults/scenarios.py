@@ -23,7 +23,7 @@ from tests.support.docker_engine import DockerEngine
 
 _QUEUE: Final = Path("/proc/sys/fs/inotify/max_queued_events")
 _WRITERS_OF_THE_LOG: Final = Path("/proc/sys/kernel/printk_devkmsg")
-_FULL_SECONDS: Final = 30.0
+_FULL_SECONDS: Final = 60.0
 _STATE_DISK_BYTES: Final = 8 << 20
 
 
