@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ import pytest
 from streamer import __version__
 from streamer.config import Settings, seconds
 from tests.deploy import python_base
+from tests.support.brokers import free_port
 from tests.support.docker_engine import IMAGE as BUSYBOX
 from tests.support.docker_engine import DockerEngine
 
@@ -46,8 +46,6 @@ class Contained:
     def __init__(self, engine: DockerEngine, name: str, *options: str) -> None:
         self.engine, self.name = engine, name
         self.state = f"{name}-state"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
         words = documented()[1:]  # the engine knows that it is docker
         image = words.index("streamer:latest")
         words[image:] = [*options, IMAGE, "run", "--sink", "stdout:"]
@@ -58,7 +56,7 @@ class Contained:
         if not _may_raise_limits():
             for value in ("nofile=65536", "nice=30", "-500"):
                 del words[words.index(value) - 1 : words.index(value) + 1]
-        environment = {"STREAMER_DOCKER__HOST": f"unix:///host{engine.socket}", "STREAMER_HTTP__LISTEN": f"127.0.0.1:{port}"}
+        environment = {"STREAMER_DOCKER__HOST": f"unix:///host{engine.socket}", "STREAMER_HTTP__LISTEN": f"127.0.0.1:{free_port()}"}
         for key, value in environment.items():
             words[1:1] = ["--env", f"{key}={value}"]
         self.id = engine.cli(*words)

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from streamer.model.spec import ContainerSpec
 from tests.page.reading import A_FRAME, LIVE, NAMES, ROWS, reading, reading_of, serious_findings
 from tests.page.town import Town
+from tests.support.brokers import free_port
 from tests.support.browser import Page, browser
 
 pytestmark = [pytest.mark.live, pytest.mark.browser]
@@ -322,8 +323,8 @@ async def test_a_lost_connection_is_said_and_found_again() -> None:
     """Since when; afterwards what happened meanwhile is there, without being asked."""
     town = Town(3, past_seconds=2)
     async with contextlib.AsyncExitStack() as serving:
-        sidecar = await serving.enter_async_context(town.serving())
-        address = sidecar.address
+        address = f"127.0.0.1:{free_port()}"  # where it can come back to
+        await serving.enter_async_context(town.serving(address))
         async with reading(f"http://{address}/") as page:
             await page.until(f"{LIVE} && {ROWS}.length === 3", "the page did not come to life")
             await serving.aclose()
