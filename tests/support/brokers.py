@@ -276,6 +276,7 @@ class KafkaServer(Server):
             "broker.session.timeout.ms": "2000",  # a killed broker may come back once its session has ended
             "broker.heartbeat.interval.ms": "500",
             "log.retention.check.interval.ms": "86400000",  # messages of a test may be years old
+            "log.initial.task.delay.ms": "86400000",  # and be deleted 30 s after the start, when it looks for the first time
             "num.network.threads": "2",
             "num.io.threads": "4",
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -40,7 +41,10 @@ async def records(server: KafkaServer, *topics: str) -> list[ConsumerRecord]:
     await consumer.start()
     try:
         await consumer._client.set_topics(topics)
-        places = [TopicPartition(topic, number) for topic in topics for number in consumer.partitions_for_topic(topic) or ()]
+        async with asyncio.timeout(60):
+            while not all(consumer.partitions_for_topic(topic) for topic in topics):  # nobody had time for the question
+                await consumer._client.force_metadata_update()
+        places = [TopicPartition(topic, number) for topic in topics for number in consumer.partitions_for_topic(topic)]
         consumer.assign(places)
         await consumer.seek_to_beginning(*places)
         ends = await consumer.end_offsets(places)
