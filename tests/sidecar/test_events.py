@@ -236,8 +236,9 @@ async def test_who_is_behind_with_samples_misses_them_and_goes_on(house: House, 
 
         while len(events) < len(told):
             await read()
-        newest = house.tell.sampled(WEB).id
-        while newest not in samples:
+        newer: list[str] = []
+        while not set(newer) & set(samples):  # one that is said while it still catches up may lie in the last gap
+            newer.append(house.tell.sampled(WEB).id)
             await read()
     assert events == told
     assert len(samples) < 1000
