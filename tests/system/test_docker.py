@@ -48,16 +48,28 @@ def test_a_job_of_a_tenth_of_a_second_is_a_pair_with_totals(agent: Agent, docker
 def test_twenty_jobs_at_once_are_twenty_pairs(agent: Agent, docker_engine: DockerEngine) -> None:
     """Each in order, each with totals, and most of them exact though two cores run all of it.
 
-    The guest has one slow core and copies a container's files (vfs): three jobs keep it as busy.
+    The guest has one slow core and copies a container's files (vfs): three jobs keep it as busy. Where others have the machine
+    for a moment, the jobs of that moment are less exact: there are more then, and all of them count.
     """
-    count = 3 if "GUEST_DISK" in os.environ else 20
+    ends: list[dict[str, Any]] = []
+    exact = -1
+    for turn in range(3):
+        ends += ends_of_jobs(agent, docker_engine, f"swarm-{turn}", 3 if "GUEST_DISK" in os.environ else 20)
+        exact = sum(line["totals_from"] == "exit" for line in ends)
+        if exact >= 0.7 * len(ends):  # a poller at 2 ms reached 13 of 20
+            return
+    pytest.fail(f"{exact} of {len(ends)} were exact")
+
+
+def ends_of_jobs(agent: Agent, docker_engine: DockerEngine, name: str, count: int) -> list[dict[str, Any]]:
+    """What is said last of so many, run at once."""
 
     def job(number: int) -> None:
-        docker_engine.cli("run", "--rm", "--network", "none", "--name", f"swarm-{number}", IMAGE, "true")
+        docker_engine.cli("run", "--rm", "--network", "none", "--name", f"{name}-{number}", IMAGE, "true")
 
     with ThreadPoolExecutor(count) as pool:
         list(pool.map(job, range(count)))  # raises where Docker would not run one
-    names = {f"swarm-{number}" for number in range(count)}
+    names = {f"{name}-{number}" for number in range(count)}
 
     def ended() -> set[str]:
         return {line.get("name") for line in agent.said(event="deleted")} & names
@@ -72,8 +84,7 @@ def test_twenty_jobs_at_once_are_twenty_pairs(agent: Agent, docker_engine: Docke
         assert life[0] == "created" and life[-1] == "deleted" and life.count("created") == life.count("deleted") == 1
     ends = [line for line in agent.said(event="deleted") if line.get("name") in names]
     assert [line for line in ends if line.get("exit_code") != 0 or not line.get("total_cpu_usage_ns")] == []
-    exact = sum(line["totals_from"] == "exit" for line in ends)
-    assert exact >= 0.7 * count  # a poller at 2 ms reached 13 of 20
+    return ends
 
 
 def test_create_without_start_says_nothing(agent: Agent, docker_engine: DockerEngine) -> None:
