@@ -32,9 +32,8 @@ def test_a_cgroup_is_created_sampled_and_deleted_with_its_totals(cgroups: Cgroup
         agent.wait_said(type="container.stats", container_id=path)
         assert worker.wait() == 0
         expected = cgroups.cpu_usage_ns("worker")
-        time.sleep(
-            0.5
-        )  # a runtime needs some 20 ms between the end of a process and the removal of its cgroup; here others may run
+        # a runtime needs some 20 ms between the end of a process and the removal of its cgroup; others may want the processor here
+        time.sleep(0.5)
         cgroups.remove("worker")
         (deleted,) = agent.wait_said(event="deleted", container_id=path)
         assert agent.stop() == 0
