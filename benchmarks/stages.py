@@ -127,20 +127,21 @@ def _remembering(messages: Sequence[Message], entries: Sequence[Entry], moving: 
 
 def _later(message: Message, moving: Sequence[str]) -> Message:
     """The sample of a second later, which was said after this one."""
+    time_ms = message.time_ms + 1000
+    time_ns = time_ms * 1_000_000
     record: Any = message.record
-    time_ns = (record.time_ms + 1000) * 1_000_000
     if not moving and type(record) is Again:
-        later = structs.replace(record, seq=record.seq + 1, time=rfc3339(time_ns), time_ms=record.time_ms + 1000)
-        return message._replace(time_ms=record.time_ms + 1000, record=later)
+        later = structs.replace(record, seq=record.seq + 1, time=rfc3339(time_ns), time_ns=time_ns)
+        return message._replace(time_ms=time_ms, record=later)
     record = message.whole
     values = {name: getattr(record, name) for name in moving}
     return message._replace(
-        time_ms=record.time_ms + 1000,
+        time_ms=time_ms,
         record=structs.replace(
             record,
             seq=record.seq + 1,
             time=rfc3339(time_ns),
-            time_ms=record.time_ms + 1000,
+            time_ms=time_ms,
             **{name: value + 4096 + record.seq % 7 for name, value in values.items() if value is not UNSET},
         ),
     )
