@@ -93,9 +93,9 @@ class CgroupSource:
                 emit(observation)
                 if notices is not None and isinstance(observation, o.Appeared):
                     # not in the watching thread: a short job ends while that asks; and behind who waits for what was just emitted
-                    loop.call_soon(notices.ask, observation.path)
+                    notices.ask_soon(observation.path, loop)
                 elif notices is not None and isinstance(observation, o.Vanished):
-                    loop.call_soon(notices.removed, observation.path)  # behind its being asked for: it is asked for no more
+                    notices.removed(observation.path)  # at once: what is called next may be the removal's own notice
 
         def hand_over(observation: o.Observation) -> None:
             self._seen.append(observation)

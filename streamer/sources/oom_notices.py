@@ -8,6 +8,7 @@ cgroup is removed. One eventfd does for all cgroups. On v2 nobody is told in tim
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections import deque
@@ -26,6 +27,7 @@ class OomNotices:
     def __init__(self, hierarchies: Hierarchies, clock: Clock) -> None:
         self._memory = hierarchies.mounts.get("memory") if hierarchies.mode != "v2" else None
         self._clock = clock
+        self._to_ask: set[str] = set()
         self._asked: set[str] = set()
         self._removed: deque[int] = deque()  # when; their notices are still to come
         self.fd: Final = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -41,6 +43,16 @@ class OomNotices:
             finally:
                 os.close(control)
 
+    def ask_soon(self, path: str, loop: asyncio.AbstractEventLoop) -> None:
+        """Ask in the loop's next turn; once, and not if it has gone by then."""
+        self._to_ask.add(path)
+        loop.call_soon(self._ask_now, path)
+
+    def _ask_now(self, path: str) -> None:
+        if path in self._to_ask:
+            self._to_ask.discard(path)
+            self.ask(path)
+
     def _register(self, path: str, control: int) -> None:
         events = os.open(f"{self._memory}{path}/cgroup.event_control", os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -51,6 +63,7 @@ class OomNotices:
 
     def removed(self, path: str) -> None:
         """This cgroup has gone: a notice will come of it that is none of memory."""
+        self._to_ask.discard(path)
         if path in self._asked:
             self._asked.discard(path)
             self._removed.append(self._clock.monotonic_ns())

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import select
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -165,3 +166,77 @@ def test_what_has_ended_asks_for_nothing(hierarchies: Hierarchies, folder: Cgrou
         assert not select.select([other], [], [], 0.2)[0]
     finally:
         os.close(other)
+
+
+async def test_a_removal_heard_of_in_the_turn_of_its_own_notice_is_none_of_memory(
+    hierarchies: Hierarchies, folder: CgroupFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop that was busy finds both: the end of the directory, and the kernel's notice of it."""
+    alarms = 0
+    heard: list[o.Observation] = []
+    given: list[OomNotices] = []
+    listen = CgroupSource._listen
+
+    def listening(source: CgroupSource, loop: asyncio.AbstractEventLoop) -> OomNotices | None:
+        notices = listen(source, loop)
+        assert notices is not None
+        given.append(notices)
+        return notices
+
+    def alarm() -> None:
+        nonlocal alarms
+        alarms += 1
+
+    monkeypatch.setattr(CgroupSource, "_listen", listening)
+    source = CgroupSource(hierarchies, scope="all", clock=SystemClock(), telemetry=Telemetry(), rescan_seconds=60, on_oom=alarm)
+    task = asyncio.create_task(source.run(heard.append))
+    try:
+        async with asyncio.timeout(SECONDS):
+            await source.wait_ready()
+            path = folder.make("short")
+            while path not in given[0]._asked:
+                await asyncio.sleep(0.002)
+            folder.remove("short")
+            while not any(isinstance(each, o.Vanished) and each.path == path for each in tuple(source._seen)):
+                time.sleep(0.001)
+            assert _comes(given[0], SECONDS)
+            while not any(isinstance(each, o.Vanished) and each.path == path for each in heard):
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert not given[0]._removed
+        assert alarms == 0
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_one_that_is_made_anew_before_it_is_asked_for_is_asked_for_once(
+    hierarchies: Hierarchies, folder: CgroupFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice would be two notices of each kill, and of its end, of which one is expected."""
+    asked: list[str] = []
+    heard: list[o.Observation] = []
+    monkeypatch.setattr(OomNotices, "ask", lambda _, path: asked.append(path))
+    source = CgroupSource(
+        hierarchies, scope="all", clock=SystemClock(), telemetry=Telemetry(), rescan_seconds=60, on_oom=lambda: None
+    )
+    task = asyncio.create_task(source.run(heard.append))
+    try:
+        async with asyncio.timeout(SECONDS):
+            await source.wait_ready()
+            path = f"{folder.path}/short"
+            for _ in range(2):
+                folder.make("short")
+                while not any(isinstance(each, o.Appeared) and each.path == path for each in tuple(source._seen)[-1:]):
+                    time.sleep(0.001)
+                folder.remove("short")
+                while not any(isinstance(each, o.Vanished) and each.path == path for each in tuple(source._seen)[-1:]):
+                    time.sleep(0.001)
+            folder.make("short")
+            while not any(isinstance(each, o.Appeared) and each.path == path for each in heard[-1:]):
+                await asyncio.sleep(0.002)
+            await asyncio.sleep(0)
+        assert asked.count(path) == 1
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
