@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import console
+from benchmarks import console, stages
 from benchmarks.answers import QUESTIONS
 from benchmarks.contenders import CONTENDERS
 from benchmarks.drawing import Panel, picture
 from benchmarks.soak import trend
+from streamer.model import messages as m
+from streamer.model.examples import EXAMPLES
 
 ID = b"c1" * 32
 ROOT = Path(__file__).parents[1]
@@ -122,6 +124,19 @@ def test_a_picture_is_well_formed_and_shows_every_line_within_its_panel() -> Non
         points = [tuple(map(float, point.split(","))) for point in line.get("points", "").split()]
         assert len(points) == 3
         assert all(0 <= x <= width and 0 <= y <= height for x, y in points)
+
+
+def test_a_later_sample_that_says_the_same_again_is_the_same_but_for_its_time() -> None:
+    """Told short or whole."""
+    record = next(iter(EXAMPLES[m.STATS.type].values()))
+    assert isinstance(record, m.ContainerStats)
+    steady = m.Steady(record)
+    time_ns = record.time_ms * 1_000_000
+    again = m.Again(steady, record.id, record.seq, record.time, time_ns, record.observed_time_ms)
+    short = stages._later(m.Message(m.STATS, "key", again, record.time_ms), ())
+    whole = stages._later(m.Message(m.STATS, "key", record, record.time_ms), ())
+    assert short._replace(record=short.whole) == whole._replace(record=whole.whole)
+    assert short.time_ms == record.time_ms + 1000
 
 
 def test_the_console_is_quiet_for_a_while_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
