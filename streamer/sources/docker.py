@@ -95,9 +95,10 @@ class DockerSource:
             self._wanted.add(container_id)
 
     def load(self) -> None:
-        """Load the client library, where there is an Engine to ask. Before the cgroups are watched: see the guide."""
+        """Load what containers of an Engine will want, where there is one. Before the cgroups are watched: see the guide."""
         if self._address() is not None:
             import docker  # noqa: F401  loaded is what is wanted
+            import psutil  # noqa: F401  the same: the first of them is the first whose disk usage is measured
 
     async def run(self, emit: Emit) -> None:
         """Until cancelled; its threads and connections end with it."""

@@ -616,8 +616,8 @@ def _python(code: str, **environ: str) -> str:
 
 
 @live
-def test_the_client_is_loaded_before_the_watch_is_set() -> None:
-    """Beside it the watching thread would be late for the first jobs."""
+def test_what_containers_want_is_loaded_before_the_watch_is_set() -> None:
+    """The client, and who measures what they take on disk; beside it the watching thread would be late for the first jobs."""
     code = """
 import asyncio, os, sys
 from streamer import cli
@@ -625,14 +625,14 @@ from streamer.sources.docker import DockerSource
 from streamer.sources.watcher import Watcher
 
 def start(watcher):
-    print("docker.api" in sys.modules, flush=True)
+    print("docker.api" in sys.modules, "psutil" in sys.modules, flush=True)
     os._exit(0)
 
 Watcher.start = start
 DockerSource.run = lambda source, emit: asyncio.sleep(3600)  # it would load it, too, sooner or later
 cli.main(["run", "--listen", "off", "--sink", "file:///dev/null"])
 """
-    assert _python(code, DOCKER_HOST="unix:///nobody.sock") == "True"
+    assert _python(code, DOCKER_HOST="unix:///nobody.sock") == "True True"
 
 
 def test_where_there_is_no_engine_no_client_is_loaded(tmp_path: Path) -> None:
