@@ -46,16 +46,17 @@ def test_a_job_of_a_tenth_of_a_second_is_a_pair_with_totals(agent: Agent, docker
 
 
 def test_twenty_jobs_at_once_are_twenty_pairs(agent: Agent, docker_engine: DockerEngine) -> None:
-    """Each in order, each with totals, and most of them exact though two cores run all of it.
+    """Each in order, and most of them with exact totals though two cores run all of it.
 
     The guest has one slow core and copies a container's files (vfs): three jobs keep it as busy. Where others have the machine
-    for a moment, the jobs of that moment are less exact: there are more then, and all of them count.
+    for a moment, a tenth of a second and more, the jobs of that moment have less exact totals, or none: there are more jobs then,
+    and all of them count.
     """
     ends: list[dict[str, Any]] = []
     exact = -1
     for turn in range(3):
         ends += ends_of_jobs(agent, docker_engine, f"swarm-{turn}", 3 if "GUEST_DISK" in os.environ else 20)
-        exact = sum(line["totals_from"] == "exit" for line in ends)
+        exact = sum(line.get("totals_from") == "exit" for line in ends)
         if exact >= 0.7 * len(ends):  # a poller at 2 ms reached 13 of 20
             return
     pytest.fail(f"{exact} of {len(ends)} were exact")
@@ -83,7 +84,7 @@ def ends_of_jobs(agent: Agent, docker_engine: DockerEngine, name: str, count: in
     for life in told.values():
         assert life[0] == "created" and life[-1] == "deleted" and life.count("created") == life.count("deleted") == 1
     ends = [line for line in agent.said(event="deleted") if line.get("name") in names]
-    assert [line for line in ends if line.get("exit_code") != 0 or not line.get("total_cpu_usage_ns")] == []
+    assert [line for line in ends if line.get("exit_code") != 0 or ("totals_from" in line) != ("total_cpu_usage_ns" in line)] == []
     return ends
 
 
