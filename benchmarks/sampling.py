@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from benchmarks import report, stages
+from benchmarks import cpu, report, stages
 from benchmarks.agent import AgentProcess, Usage, free_port
 from benchmarks.cgroups import Cgroups, compiled, tenant_command, wait_until
 from benchmarks.command import add_save, plain, positive, progress
@@ -32,6 +32,10 @@ _REST_SECONDS: Final = 5.0
 _ENOUGH: Final = 0.95  # of the samples asked for; fewer, and the figure would be that of an agent that does not keep up
 _STRANGERS: Final = 0.02  # samples of others, as a share of ours, that are not worth a word
 _US: Final = 1e6
+_IN_TICKS: Final = (
+    "This kernel tells the CPU of a process in ticks. Counted instead, for the C loop and for the agent: what the whole machine "
+    "did not spend idle. The share called user is as told."
+)
 
 
 Tenants = Cgroups | DockerContainers
@@ -56,9 +60,10 @@ class Floor(NamedTuple):
 
 
 class Window(NamedTuple):
-    """What an agent used in one window, and what arrived from it: `samples`, and `own`, those of the benchmark's cgroups."""
+    """What an agent, and all the machine, used in one window; the `samples` that arrived; `own`, those of the benchmark's cgroups."""
 
     usage: Usage
+    not_idle: float
     samples: int
     own: int
     rss_bytes: int
@@ -69,16 +74,13 @@ class Turn(NamedTuple):
 
     configuration: str
     floor: Floor
+    cpu_us: float
     user_us: float
     system_us: float
     reads: float
     samples_per_second: float
     own_per_second: float
     rss_bytes: int
-
-    @property
-    def cpu_us(self) -> float:
-        return self.user_us + self.system_us
 
     @property
     def ratio(self) -> float:
@@ -142,6 +144,7 @@ class Bench:
         self._args, self._hierarchies, self._ends, self._directory, self._docker = args, hierarchies, ends, directory, docker
         self._loop, self._listed = compiled("pread_loop", directory), directory / "files"
         self.mode = hierarchies.mode
+        self.in_ticks: Final = cpu.told_in_ticks()
         self.files: list[str] = []
         self.held: set[str] = set()
 
@@ -162,7 +165,8 @@ class Bench:
                 progress(f"repetition {repetition} of {self._args.repetitions}: {configuration.label}")
                 window = self._window(configuration, cgroups)
                 after = self._floor()
-                yield _turn(configuration, window, Floor(*(statistics.mean(pair) for pair in zip(before, after, strict=True))))
+                floor = Floor(*(statistics.mean(pair) for pair in zip(before, after, strict=True)))
+                yield _turn(configuration, window, floor, self.in_ticks)
                 before = after
 
     def _floor(self) -> Floor:
@@ -172,7 +176,10 @@ class Bench:
     def _loop_us(self, seconds: int, slices: int) -> float:
         command = [str(self._loop), str(self._listed), str(len(self.files)), str(seconds), str(slices)]
         done: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-        return (done["user_seconds"] + done["system_seconds"]) * _US / (done["reads"] / len(self.files))
+        used = done["not_idle_seconds"] if self.in_ticks else done["user_seconds"] + done["system_seconds"]
+        if used <= 0:
+            raise RuntimeError(f"no CPU was counted for {done['reads']} reads of the C loop: take more --containers or --seconds")
+        return used * _US / (done["reads"] / len(self.files))
 
     def _window(self, configuration: Configuration, cgroups: Tenants) -> Window:
         end, count = self._ends[configuration.sink], len(cgroups.paths)
@@ -188,12 +195,12 @@ class Bench:
                     f"{_READY_SECONDS:g} s after the agent's start not every cgroup's samples had arrived at {end.url}"
                 )
             time.sleep(self._args.warm_up)
-            start, before = end.mark(), agent.usage()
+            start, before, machine_before = end.mark(), agent.usage(), cpu.not_idle_seconds()
             time.sleep(self._args.seconds)
-            stop, after = end.mark(), agent.usage()
+            stop, after, machine_after = end.mark(), agent.usage(), cpu.not_idle_seconds()
             self.held = agent.open_files(cgroups.paths[0].rpartition("/")[0] + "/") or self.held
             rss = agent.rss_bytes()
-        return Window(after.since(before), *end.delivered(start, stop, cgroups.own), rss)
+        return Window(after.since(before), machine_after - machine_before, *end.delivered(start, stop, cgroups.own), rss)
 
     def _agent(self, configuration: Configuration) -> AgentProcess:
         listen = f"127.0.0.1:{free_port()}" if configuration.http else "off"
@@ -204,11 +211,12 @@ class Bench:
         )
 
 
-def _turn(configuration: Configuration, window: Window, floor: Floor) -> Turn:
-    samples, seconds = max(1, window.samples), window.usage.at
+def _turn(configuration: Configuration, window: Window, floor: Floor, in_ticks: bool) -> Turn:
+    samples, usage = max(1, window.samples), window.usage
+    used = window.not_idle if in_ticks else usage.cpu
     return Turn(
-        configuration.label, floor, window.usage.user * _US / samples, window.usage.system * _US / samples,
-        window.usage.reads / samples, window.samples / seconds, window.own / seconds, window.rss_bytes,
+        configuration.label, floor, used * _US / samples, usage.user * _US / samples, usage.system * _US / samples,
+        usage.reads / samples, window.samples / usage.at, window.own / usage.at, window.rss_bytes,
     )  # fmt: skip
 
 
@@ -220,6 +228,7 @@ def _report(args: argparse.Namespace, bench: Bench, turns: list[Turn], rest: dic
             "\n".join(f"{name}: {value}" for name, value in machine.items()),
             f"{args.containers} {args.workload} {'Docker containers' if args.docker else 'cgroups'} (cgroup {bench.mode}), a sample a second, {args.repetitions} x {args.seconds} s. CPU in µs per sample, min / median / max.",
             _turns_table(turns, rest),
+            *([_IN_TICKS] if bench.in_ticks else []),
             f"{len(bench.files)} files per container: {', '.join(bench.files)}. " + _held(bench, args.containers),
             "Where it goes (each stage alone, without a pause, so with warm caches: the sum is less than the whole):",
             breakdown.table(),

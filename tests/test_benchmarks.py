@@ -7,13 +7,14 @@ import json
 import re
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks import console, stages
+from benchmarks import console, cpu, stages
 from benchmarks.answers import QUESTIONS
 from benchmarks.contenders import CONTENDERS
 from benchmarks.drawing import Panel, picture
@@ -63,12 +64,12 @@ def test_without_a_name_the_benchmarks_are_listed() -> None:
 @pytest.mark.live
 @pytest.mark.v2
 def test_sampling_prints_a_ratio_and_leaves_no_cgroup_behind() -> None:
-    """A run over forty cgroups (CPU time is told in steps of 10 ms) finds what a sample costs beside the C loop, and takes its cgroups away."""
+    """A run over eighty cgroups finds what a sample costs beside the C loop, also where CPU is told in ticks, and takes its cgroups away."""
     before = cgroups()
     done = benchmarks(
         "sampling",
         "--containers",
-        "40",
+        "80",
         "--seconds",
         "8",  # of less, the samples under way at either end are more than the share that may be missing
         "--warm-up",
@@ -87,7 +88,21 @@ def test_sampling_prints_a_ratio_and_leaves_no_cgroup_behind() -> None:
     assert float(loop) > 0
     assert float(agent) > 0
     assert float(ratio) > 0
+    assert ("told" in done.stdout and "in ticks" in done.stdout) == cpu.told_in_ticks()
     assert cgroups() <= before
+
+
+@pytest.mark.v2
+def test_what_is_not_idle_counts_work_that_sleeps_in_between() -> None:
+    """A millisecond of work at a time, which ticks fall between: it is counted, and sleep is not."""
+    spent, before = 0.0, cpu.not_idle_seconds()
+    for _ in range(200):
+        began = time.monotonic()
+        while time.monotonic() < began + 0.001:
+            pass
+        spent += time.monotonic() - began
+        time.sleep(0.01)
+    assert cpu.not_idle_seconds() - before >= spent - 0.02  # two ticks
 
 
 @pytest.mark.live
