@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, Self
 from benchmarks.cgroups import wait_until
 
 _STOP_SECONDS: Final = 30.0
+_SHOWN: Final = 6000  # characters of a log: of a crash, from its beginning, where it says in which thread it was
 _CPUCLOCK_SCHED: Final = 2
 _SAMPLED_SECONDS: Final = 90.0
 _SCRAPE_SECONDS: Final = 30.0
@@ -133,7 +134,8 @@ class Measured:
     def check(self) -> None:
         """Raises RuntimeError when it has ended."""
         if self._process.poll() is not None:
-            end = self._log.read_text(errors="replace")[-3000:]
+            log = self._log.read_text(errors="replace")
+            end = log[crash : crash + _SHOWN] if (crash := log.find("Fatal Python error")) >= 0 else log[-_SHOWN:]
             raise RuntimeError(f"{' '.join(self._command)} ended with exit code {self._process.returncode}; its log:\n{end}")
 
 

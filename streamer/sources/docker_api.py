@@ -9,17 +9,31 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from streamer.model.observations import Described, RuntimeEvent
 
+_T = TypeVar("_T")
 _MAX_NS: Final = (1 << 63) - 1  # a time that does not fit is no time: messages and dates could not hold it
+
+
+def _reader(kind: type[_T]) -> Callable[[Any], _T]:
+    """What makes this kind of value of parsed JSON, in any thread; it raises ValueError where that is something else.
+
+    msgspec looks into a type at its first use and keeps what it found from the moment it begins. A second thread that comes in
+    between takes what is half there and the process ends by SIGSEGV (msgspec 0.22). So it is made to look here, while
+    the module is loaded.
+    """
+    msgspec.json.Decoder(kind)
+    return partial(msgspec.convert, type=kind)
+
 
 # events
 
@@ -204,8 +218,8 @@ class _Inspected(Struct, frozen=True, rename="pascal"):
     host_config: _HostConfig = _HostConfig()
 
 
-_prepared: Final = (msgspec.json.Decoder(list[Listed]), msgspec.json.Decoder(_Inspected))
-"""Not used: what msgspec learns of a type at its first use is learnt here, by one thread. Two at once can crash it."""
+_listed: Final = _reader(list[Listed])
+_inspected: Final = _reader(_Inspected)
 
 
 def containers(answer: Any) -> list[Listed]:
@@ -214,7 +228,7 @@ def containers(answer: Any) -> list[Listed]:
     Raises:
         ValueError: it is something else.
     """
-    return msgspec.convert(answer, list[Listed])
+    return _listed(answer)
 
 
 def described(answer: Any, time_ns: int) -> Described:
@@ -223,7 +237,7 @@ def described(answer: Any, time_ns: int) -> Described:
     Raises:
         ValueError: it is something else.
     """
-    told = msgspec.convert(answer, _Inspected)
+    told = _inspected(answer)
     runs = told.state.status in ("running", "paused")
     network = told.host_config.network_mode
     description = Described(
@@ -273,10 +287,13 @@ class _Kept(Struct, frozen=True, rename="pascal"):
     state: _State = _State()
 
 
+_kept: Final = _reader(_Kept)
+
+
 def place(answer: Any) -> Place:
     """Where the files of a container are, by the answer to `/containers/<id>/json`; nothing where it is something else."""
     try:
-        told = msgspec.convert(answer, _Kept)
+        told = _kept(answer)
     except ValueError:
         return Place()
     upper = ((told.graph_driver and told.graph_driver.data) or {}).get("UpperDir")

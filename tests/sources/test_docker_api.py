@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +193,41 @@ def test_nulls_are_taken_as_nothing() -> None:
     """Docker writes null for an empty map or list."""
     assert api.described({**inspected(), "Config": {"Image": "i", "Labels": None}}, 7).labels == {}
     assert api.containers([{"Id": ID, "Names": None, "State": "running"}])[0].name == ""
+
+
+FIRST_USE = """
+import json, sys
+from streamer.sources import docker_api as api
+learnt = []
+def told(frame, event, argument):
+    if event == "call" and frame.f_code.co_name == "get_class_annotations":
+        learnt.append(frame.f_locals["obj"].__name__)
+answer = json.load(sys.stdin)
+sys.setprofile(told)
+api.described(answer, 7), api.place(answer), api.containers([{"Id": answer["Id"]}])
+(event,) = api.EventLines().feed(sys.argv[1].encode())
+sys.setprofile(None)
+import msgspec
+class New(msgspec.Struct):
+    id: str
+known, learnt = learnt, []
+sys.setprofile(told)
+msgspec.convert({"id": ""}, New)
+sys.setprofile(None)
+print(json.dumps([known, learnt]))
+"""
+
+
+def test_no_thread_is_the_first_to_use_a_type() -> None:
+    """Two at once would crash msgspec: after loading, it has looked into each of them; of a type that is new it is seen to."""
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_USE, line("start").decode()],
+        input=json.dumps(inspected(Pid=12)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == [[], ["New"]]
 
 
 json_values = st.recursive(
