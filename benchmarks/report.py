@@ -40,10 +40,15 @@ def _cpu_model() -> str:
 
 
 def _commit() -> str:
-    asked = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip() or "no commit"
+    """The commit, and whether more than results of other runs has changed since."""
+    named = _git("describe", "--always")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)benchmarks/results")
+    return f"{named}-dirty" if named and changed else named or "no commit"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
