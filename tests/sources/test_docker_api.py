@@ -71,9 +71,10 @@ def test_events_come_out_however_the_bytes_are_cut() -> None:
 def test_any_bytes_are_events_or_counted(chunks: list[bytes]) -> None:
     """Whatever the daemon sends, nothing raises but for a line that never ends."""
     lines = api.EventLines()
-    for chunk in chunks:
-        lines.feed(chunk)
-    lines.feed(b"\n" + line("start"))
+    events = [event for chunk in [*chunks, b"\n" + line("start")] for event in lines.feed(chunk)]
+    told = [one for one in (b"".join(chunks) + b"\n" + line("start")).split(b"\n") if one.strip()]
+    assert events[-1].action == "start"
+    assert len(events) + lines.unreadable == len(told)
 
 
 def test_what_is_no_event_is_counted() -> None:
@@ -228,6 +229,13 @@ def test_no_thread_is_the_first_to_use_a_type() -> None:
         check=True,
     )
     assert json.loads(done.stdout) == [[], ["New"]]
+
+
+def test_no_source_lets_msgspec_look_into_a_type_on_the_way() -> None:
+    """Sources have threads: what they read goes through a reader or decoder made while the module is loaded."""
+    sources = Path(api.__file__).parent.rglob("*.py")
+    assert {path.name for path in sources if "msgspec.convert" in path.read_text()} == {"docker_api.py"}
+    assert Path(api.__file__).read_text().count("msgspec.convert") == 1
 
 
 json_values = st.recursive(
