@@ -6,52 +6,21 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 from benchmarks.cgroups import wait_until
+from benchmarks.cpu import Usage, cpu_seconds_of, usage_of
 
 _STOP_SECONDS: Final = 30.0
 _SHOWN: Final = 6000  # characters of a log: of a crash, from its beginning, where it says in which thread it was
-_CPUCLOCK_SCHED: Final = 2
 _SAMPLED_SECONDS: Final = 90.0
 _SCRAPE_SECONDS: Final = 30.0
-_TICK: Final = 1.0 / os.sysconf("SC_CLK_TCK")
 
 LEASH: Final = ("setpriv", "--pdeathsig", "TERM", "--")
 """A command before another one: should this process be killed, that one ends too (setpriv(1))."""
-
-
-class Usage(NamedTuple):
-    """What a process has used so far: CPU seconds of all threads, read calls (proc(5): stat, io), and when this was read."""
-
-    user: float
-    system: float
-    reads: int
-    at: float
-
-    @property
-    def cpu(self) -> float:
-        return self.user + self.system
-
-    def since(self, before: Usage) -> Usage:
-        return Usage(self.user - before.user, self.system - before.system, self.reads - before.reads, self.at - before.at)
-
-
-def usage_of(pid: int) -> Usage:
-    """What a process has used; that of children only once they have been waited for."""
-    # the name in parentheses may hold anything: fields are counted from behind it (proc(5))
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    io = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
-    return Usage(int(fields[11]) * _TICK, int(fields[12]) * _TICK, int(io["syscr"]), time.monotonic())
-
-
-def cpu_seconds_of(pid: int) -> float:
-    """CPU of all threads of a process so far, in nanoseconds' steps (clock_getcpuclockid(3))."""
-    return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
 
 
 def told(pid: int, file: str, name: str) -> int:

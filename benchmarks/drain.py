@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import os
 import shutil
 import socket
 import statistics
@@ -22,6 +21,7 @@ from typing import Any, Final, NamedTuple
 
 from benchmarks import report
 from benchmarks.command import add_save, plain, progress
+from benchmarks.cpu import cpu_seconds_of
 from benchmarks.messages import HOST_ID, Tenants
 from streamer import brokers
 from streamer.clock import SystemClock
@@ -34,7 +34,6 @@ from streamer.outbox.outbox import Outbox
 from streamer.sinks import make
 from streamer.telemetry import Telemetry
 
-_TICK: Final = 1.0 / os.sysconf("SC_CLK_TCK")
 _US: Final = 1e6
 _CAP_BYTES: Final = 8_000_000_000
 _DEADLINE_SECONDS: Final = 300.0
@@ -192,11 +191,8 @@ async def _drain(peer: Peer, kind: str, messages: list[Message], args: argparse.
 
 
 def _cpu(pid: int) -> float:
-    """CPU seconds of a process, all threads."""
-    if not pid:
-        return 0.0
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * _TICK
+    """CPU seconds of what is at the far end; 0: nothing of its own."""
+    return cpu_seconds_of(pid) if pid else 0.0
 
 
 # the far ends and their floors

@@ -19,8 +19,8 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from benchmarks import report
-from benchmarks.agent import cpu_seconds_of
 from benchmarks.command import add_save, plain, positive, progress
+from benchmarks.cpu import cpu_seconds_of
 from benchmarks.messages import Tenants
 from streamer.config import Publishing, SinkSettings
 from streamer.consume import Selection, reader

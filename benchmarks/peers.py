@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks import report
-from benchmarks.agent import LEASH, AgentProcess, Measured, cpu_seconds_of, free_port
+from benchmarks.agent import LEASH, AgentProcess, Measured, free_port
 from benchmarks.cgroups import Cgroups, tenant_command, wait_until
 from benchmarks.command import add_save, plain, positive, progress
 from benchmarks.containers import DockerContainers, started_engine
 from benchmarks.contenders import CONTENDERS, STREAMER, Contender, Host
+from benchmarks.cpu import cpu_seconds_of
 from streamer.kernel.hierarchy import detect
 
 _READY_SECONDS: Final = 120.0

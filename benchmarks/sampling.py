@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks import cpu, report, stages
-from benchmarks.agent import AgentProcess, Usage, free_port
+from benchmarks.agent import AgentProcess, free_port
 from benchmarks.cgroups import Cgroups, compiled, tenant_command, wait_until
 from benchmarks.command import add_save, plain, positive, progress
 from benchmarks.containers import DockerContainers, started_engine
@@ -62,7 +62,7 @@ class Floor(NamedTuple):
 class Window(NamedTuple):
     """What an agent, and all the machine, used in one window; the `samples` that arrived; `own`, those of the benchmark's cgroups."""
 
-    usage: Usage
+    usage: cpu.Usage
     not_idle: float
     samples: int
     own: int
