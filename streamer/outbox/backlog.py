@@ -76,8 +76,8 @@ class Backlog:
 
     Use: `offer` at any time; `take` a batch, then `settle` or `give_back` it before the next `take`. While `wants` names
     a lane, read from disk what comes after its `after` and `refill` it.
-    `memory_bytes` is the most that a lane holds in memory, one batch in flight comes on top; `window_bytes`, how much
-    of what is on disk it holds there too (no disk: the same).
+    `memory_bytes` is the most that a lane holds in memory, one batch in flight comes on top, and while the disk takes
+    nothing a window that is read back; `window_bytes`, how much of what is on disk it holds there too (no disk: the same).
     """
 
     def __init__(self, *, memory_bytes: int, window_bytes: int | None = None) -> None:

@@ -4,7 +4,8 @@
 
 `head` goes next. Once more than a window of entries waits there, later ones are kept on disk alone and counted by
 topic and epoch; they are read back, in order, as the head empties. What comes while the disk takes nothing waits
-behind them in `tail`. Without a disk there is only a head. Head and tail together are bounded: the oldest go.
+behind them in `tail`. Without a disk there is only a head. Head and tail together are bounded: the oldest go. What is read
+back comes on top, a window at a time: the tail waits for it, so it has to come however full the memory is.
 """
 
 from __future__ import annotations

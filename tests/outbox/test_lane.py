@@ -23,10 +23,13 @@ def _offer(backlog: Backlog, entries: list[Entry], *, stored: bool) -> None:
 
 
 def _fill(lane: Lane, backlog: Backlog, disk: list[Entry], most: int = MANY) -> None:
+    """Read back as the disk's reader does: no further once a window is full."""
     queue = backlog.lane(lane)
-    found = [e for e in disk if queue.disk_after < e.position <= queue.disk_through and e.topic.lane == lane][:most]
-    through = found[-1].position if len(found) == most else queue.disk_through
-    backlog.refill(lane, found, through)
+    wanted = [e for e in disk if queue.disk_after < e.position <= queue.disk_through and e.topic.lane == lane]
+    found: list[Entry] = []
+    while len(found) < min(most, len(wanted)) and sum(e.size for e in found) < queue.window_bytes:
+        found.append(wanted[len(found)])
+    backlog.refill(lane, found, found[-1].position if len(found) < len(wanted) else queue.disk_through)
 
 
 def test_beyond_its_window_a_lane_stays_on_disk_and_comes_back_in_order() -> None:
@@ -65,6 +68,29 @@ def test_while_the_disk_takes_nothing_the_newest_wait_in_memory_behind_it() -> N
         taken += [entry.position for entry in backlog.take(MANY, LARGE)]
         backlog.settle()
     assert taken == [entry.position for entry in entries]
+
+
+def test_with_memory_full_behind_it_the_disk_is_read_back_a_window_at_a_time() -> None:
+    """What the disk did not take fills the memory there is; what is older has to go first all the same, and is on top of it."""
+    speaker = Speaker()
+    entries = encoded([speaker.oom("a") for _ in range(60)])
+    backlog = Backlog(memory_bytes=20 * SIZE, window_bytes=4 * SIZE)
+    lane = backlog.lane("durable")
+    _offer(backlog, entries[:25], stored=True)
+    _offer(backlog, entries[25:], stored=False)
+    assert lane.overflowed and 18 * SIZE < lane.tail_bytes <= 20 * SIZE and not lane.head
+    most = 0
+    taken: list[int] = []
+    while lane.disk_messages:
+        if backlog.wants("durable"):
+            _fill("durable", backlog, entries[:25])
+        most = max(most, lane.head_bytes + lane.tail_bytes)
+        taken += [entry.position for entry in backlog.take(2, LARGE)]
+        backlog.settle()
+    assert 20 * SIZE < most <= (20 + 4 + 1) * SIZE
+    taken += [entry.position for entry in backlog.take(MANY, LARGE)]
+    assert taken == sorted(taken) and set(taken) >= {*range(10, 26), 60}
+    assert len(taken) + sum(loss.count for loss in backlog.losses()) == 60
 
 
 def test_what_the_disk_lost_is_counted_by_topic_and_epoch() -> None:
@@ -131,9 +157,10 @@ def test_how_far_a_sink_has_come_is_never_beyond_what_it_still_needs() -> None:
     while backlog.take(MANY, LARGE):
         backlog.settle()
     assert backlog.reached("durable", 110) == backlog.lane("durable").disk_after < 110
-    _fill("durable", backlog, entries)
-    backlog.take(MANY, LARGE)
-    backlog.settle()
+    while backlog.wants("durable"):
+        _fill("durable", backlog, entries)
+        backlog.take(MANY, LARGE)
+        backlog.settle()
     assert backlog.reached("durable", 110) == 110
 
 
@@ -241,7 +268,9 @@ class DiskMachine(RuleBasedStateMachine):
         largest = max((entry.size for entry in self.offered.values()), default=0)
         for lane in LANES:
             queue = self.backlog.lane(lane)
-            assert queue.head_bytes + queue.tail_bytes <= 6_000 + largest + sum(entry.size for entry in self.flying)
+            most = 6_000 + largest + sum(entry.size for entry in self.flying)
+            read_back = 2_000 + largest  # a window, where the tail has filled the rest
+            assert queue.tail_bytes <= most and queue.head_bytes + queue.tail_bytes <= most + read_back
             assert queue.disk_messages >= 0 and queue.disk_bytes >= 0
             assert queue.disk_messages == sum(stretch.count for stretch in queue.disk.values())
 
