@@ -38,7 +38,8 @@ class Sampling(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     jitter: Annotated[
         float,
         Meta(
-            description="Spread of the first sample and of each interval, as a share of it, so that containers are not all read at once.",
+            description="Spread of each interval, as a share of it: containers with a long one are not all read at once."
+            " In whole batches: these come every interval, or in equal parts of it of a second at most.",
             ge=0,
             le=1,
         ),

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 _STALE: Final = 100
 """Turns that do not count any more and may wait until they are due, beside as many as there are containers."""
 
-_SLOT_NS: Final = 62_500_000
-"""Turns wait in slots of this much time, unsorted until it has come: sorting some together is cheaper than a heap of all."""
+_BATCH_NS: Final = 1_000_000_000
+"""Looks are gathered for at most this long and made in one go: each one brings a hand-over to the thread, and a send."""
 
 
 class Pace(NamedTuple):
@@ -17,7 +17,7 @@ class Pace(NamedTuple):
 
     interval      between two samples of a container
     max_interval  of one that does nothing, when `dynamic`
-    jitter        share of the interval by which each one may be off, so that a host's containers do not fall into step
+    jitter        share of the interval by which each one may be off, in whole batches
     """
 
     interval_ns: int
@@ -25,40 +25,55 @@ class Pace(NamedTuple):
     dynamic: bool
     jitter: float
 
+    @property
+    def batches(self) -> int:
+        """How many batches an interval has."""
+        return -(-self.interval_ns // _BATCH_NS)
+
+    @property
+    def batch_ns(self) -> int:
+        """From one batch to the next: the interval, or an equal part of it of a second at most."""
+        return self.interval_ns // self.batches
+
 
 class _Line:
     """The turns of one container, one of which waits; they come to nothing once it was removed, or looked at before its time."""
 
-    __slots__ = ("counts", "early", "interval_ns", "key", "number")
+    __slots__ = ("counts", "early", "every", "key")
 
-    def __init__(self, key: str, number: int, interval_ns: int = 0, *, early: bool = False) -> None:
-        """`interval_ns`: 0 before the first look. `early`: that comes before its time."""
-        self.key, self.number, self.interval_ns, self.early = key, number, interval_ns, early
+    def __init__(self, key: str, every: int = 0, *, early: bool = False) -> None:
+        """`every`: so many batches; 0 before the first look. `early`: the next look comes before its time."""
+        self.key, self.every, self.early = key, every, early
         self.counts = True
 
 
 class Schedule:
-    """Containers by the time of their next sample.
+    """Containers by the batch of their next sample.
 
-    The first look is at once; the second after a random part of the interval, which spreads containers that were
-    found together; then every interval. A container that did nothing between two samples is looked at half as often,
-    down to `max_interval`, and at full pace again once it did something.
+    Batches come at whole multiples of `Pace.batch_ns`, and a container's samples in every so many of them: evenly, where
+    gathering what is due would let a container miss one batch now and then and be two apart. The first look is at once;
+    the second after a random part of the interval, which spreads containers that were found together; then every interval.
+    A container that did nothing between two samples is looked at half as often, down to `max_interval`, and at full pace
+    again once it did something.
     """
 
     def __init__(self, pace: Pace) -> None:
         self.pace = pace
-        self._turns: dict[int, list[tuple[int, int, _Line]]] = {}  # slot of time -> when, the line's number, the line
-        self._slots: list[int] = []  # a heap
-        self._waiting = 0  # turns in all slots
         self._lines: dict[str, _Line] = {}  # by key: those that count
-        self._number = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._turns: dict[int, list[_Line]] = {}  # number of the batch -> whose turn it is
+        self._batches: list[int] = []  # a heap of those numbers
+        self._waiting = 0  # turns in all batches
+        self._batch_ns = self.pace.batch_ns
 
     def __len__(self) -> int:
         return len(self._lines)
 
     def add(self, key: str, now_ns: int) -> None:
         """Look at this container, the first time now."""
-        self._begin(key, now_ns)
+        self._begin(_Line(key), now_ns)
 
     def remove(self, key: str) -> None:
         """Look at it no more. Unknown keys are fine: it may have gone before it was added."""
@@ -68,22 +83,23 @@ class Schedule:
     def hasten(self, key: str, now_ns: int) -> None:
         """Look at it now, and go on from there at its pace. Unknown keys are fine: it may have gone."""
         if (line := self._lines.get(key)) is not None:
-            self._begin(key, now_ns, line.interval_ns, early=self.pace.dynamic)
+            self._begin(_Line(key, line.every, early=line.every > 0), now_ns)
 
     def set_pace(self, pace: Pace, now_ns: int) -> None:
         """Sample everybody at another pace from now on, beginning with a look at once."""
         self.pace = pace
+        self._clear()
         for key in list(self._lines):
             self.add(key, now_ns)
 
     def next_due(self) -> int | None:
         """When the next sample is due, or None when there is nothing to look at."""
-        while self._slots:
-            slot = self._slots[0]
-            if turns := [turn for turn in self._turns[slot] if turn[2].counts]:
-                return min(turns)[0]
-            heapq.heappop(self._slots)
-            self._waiting -= len(self._turns.pop(slot))
+        while self._batches:
+            batch = self._batches[0]
+            if any(line.counts for line in self._turns[batch]):
+                return batch * self._batch_ns
+            heapq.heappop(self._batches)
+            self._waiting -= len(self._turns.pop(batch))
         return None
 
     def due(self, now_ns: int, spread: float) -> tuple[list[str], int]:
@@ -93,28 +109,28 @@ class Schedule:
         """
         keys: list[str] = []
         skipped, jitter = 0, self.pace.jitter
-        while self._slots and self._slots[0] * _SLOT_NS <= now_ns:
-            turns = self._turns.pop(heapq.heappop(self._slots))
-            self._waiting -= len(turns)
-            turns.sort()
-            for place, (due, number, line) in enumerate(turns):
-                if due > now_ns:
-                    for turn in turns[place:]:
-                        self._put(turn)
-                    return keys, skipped
-                if line.counts:
-                    keys.append(line.key)
-                    # each container of one call gets another offset, from one random number
-                    own = (spread + len(keys) * 0.618034) % 1.0
-                    interval = line.interval_ns
-                    following = due + interval + int((own - 0.5) * jitter * interval)
-                    if following <= now_ns:
-                        if interval:
-                            skipped += (now_ns - following) // interval + 1
-                        else:
-                            interval = line.interval_ns = self.pace.interval_ns
-                        following = now_ns + int(own * interval)
-                    self._put((following, number, line))
+        present = now_ns // self._batch_ns
+        nearest = (now_ns + self._batch_ns // 2) // self._batch_ns
+        while self._batches and self._batches[0] <= present:
+            batch = heapq.heappop(self._batches)
+            lines = self._turns.pop(batch)
+            self._waiting -= len(lines)
+            for line in lines:
+                if not line.counts:
+                    continue
+                keys.append(line.key)
+                # each container of one call gets another offset, from one random number
+                own = (spread + len(keys) * 0.618034) % 1.0
+                every = line.every
+                following = (nearest if line.early else batch) + every + int((own - 0.5) * jitter * every)
+                if following <= present:
+                    if every:
+                        skipped += (present - following) // every + 1
+                    else:
+                        every = line.every = self.pace.batches
+                    following = present + 1 + int(own * every)
+                line.early = line.early and self.pace.dynamic
+                self._put(following, line)
         return keys, skipped
 
     def seen(self, key: str, *, idle: bool) -> None:
@@ -128,25 +144,27 @@ class Schedule:
         early, line.early = line.early, False
         if not self.pace.dynamic or (idle and early):
             return
-        base = self.pace.interval_ns
-        line.interval_ns = min(2 * max(line.interval_ns, base), self.pace.max_interval_ns) if idle else base
+        base = self.pace.batches
+        most = max(base, self.pace.max_interval_ns // self._batch_ns)
+        line.every = min(2 * max(line.every, base), most) if idle else base
 
-    def _begin(self, key: str, at_ns: int, interval_ns: int = 0, *, early: bool = False) -> None:
-        self.remove(key)
-        self._number += 1
-        line = self._lines[key] = _Line(key, self._number, interval_ns, early=early)
-        self._put((at_ns, self._number, line))
+    def _begin(self, line: _Line, now_ns: int) -> None:
+        self.remove(line.key)
+        self._lines[line.key] = line
+        self._put(now_ns // self._batch_ns, line)  # a batch whose time has come
         if self._waiting > 2 * len(self._lines) + _STALE:
-            all_turns, self._turns, self._slots, self._waiting = self._turns.values(), {}, [], 0
-            for turn in (turn for turns in all_turns for turn in turns if turn[2].counts):
-                self._put(turn)
+            turns = self._turns
+            self._clear()
+            for batch, lines in turns.items():
+                for counting in lines:
+                    if counting.counts:
+                        self._put(batch, counting)
 
-    def _put(self, turn: tuple[int, int, _Line]) -> None:
-        slot = turn[0] // _SLOT_NS
-        turns = self._turns.get(slot)
-        if turns is None:
-            self._turns[slot] = [turn]
-            heapq.heappush(self._slots, slot)
+    def _put(self, batch: int, line: _Line) -> None:
+        lines = self._turns.get(batch)
+        if lines is None:
+            self._turns[batch] = [line]
+            heapq.heappush(self._batches, batch)
         else:
-            turns.append(turn)
+            lines.append(line)
         self._waiting += 1

@@ -23,7 +23,6 @@ from streamer.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
-_BATCH_SECONDS: Final = 0.5  # samples due within this time are read in one go: one hand-over to the thread, one send for all
 _AT_ONCE: Final = 100  # samples said before facts that came meanwhile have their turn: some 2 ms where they say nothing new
 _FIRST_LOOK_SECONDS: Final = 0.05  # after this a runtime has made the directories of a container in all hierarchies
 _KEEP_TOTALS_NS: Final = 60_000_000_000  # totals of all containers are written down this often: a crash makes them no older
@@ -188,8 +187,7 @@ class Manager:
                 self._more_to_sample.clear()
                 await self._more_to_sample.wait()
                 continue
-            batch_seconds = min(_BATCH_SECONDS, self._schedule.pace.interval_ns / 2e9)  # short intervals are kept too
-            if await self._newcomer_within(max(0.0, (due - self._clock.monotonic_ns()) / 1e9 + batch_seconds)):
+            if await self._newcomer_within(max(0.0, (due - self._clock.monotonic_ns()) / 1e9)):
                 self._more_to_sample.clear()
                 await asyncio.sleep(_FIRST_LOOK_SECONDS)
             paths, skipped = self._schedule.due(self._clock.monotonic_ns(), random.random())

@@ -30,6 +30,9 @@ from streamer.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 GATHER_SECONDS: Final = 0.1  # samples wait this long for company: they are read together, but said a few at a time
+GATHERED_AT_ONCE: Final = 250
+"""Of samples that have gathered, so many are sent at a time: a fact that comes meanwhile waits for no more of them."""
+
 CLOSE_SECONDS: Final = 5.0
 REFUSED_RETRY_SECONDS: Final = 30.0
 DRAIN_RETRY_SECONDS: Final = 1.0  # at the end nobody waits for a long back-off
@@ -72,6 +75,8 @@ class Delivery:
         self._reached = (0, Mark())
         self.declaring = False  # its losses are being said, one after another
         self._batch: Final = (settings.batch_messages, settings.batch_bytes)
+        self._piece: Final = (min(GATHERED_AT_ONCE, settings.batch_messages), settings.batch_bytes)
+        self._gathered = 0  # so many samples have waited for company
         self._connect_seconds: Final = seconds(settings.connect_timeout)
         self._send_seconds: Final = seconds(settings.send_timeout)
         self._clock, self._telemetry, self._emit, self._chance, self._on_loss = clock, telemetry, emit, chance, on_loss
@@ -198,17 +203,23 @@ class Delivery:
 
     async def _next(self) -> list[Entry]:
         """Wait for the next batch: at once for a durable message or a full batch, else what gathers for a moment."""
-        gathered = False
         while True:
             urgency = self.backlog.urgency(*self._batch)
-            due = urgency == "now" or (urgency == "gather" and (gathered or self._draining))
-            if due and (batch := self.backlog.take(*self._batch)):
+            if urgency == "now" or self._draining:
+                batch = self.backlog.take(*self._batch)
+            elif urgency == "gather" and self._gathered > 0:
+                batch = self.backlog.take(*self._piece)
+                self._gathered -= len(batch)
+            else:
+                batch = []
+            if batch:
                 return batch
             self._wake.clear()
             if urgency == "none":
+                self._gathered = 0
                 await self._wake.wait()
-            else:
-                gathered = not await _set_within(self._wake, GATHER_SECONDS)
+            elif not await _set_within(self._wake, GATHER_SECONDS):
+                self._gathered = len(self.backlog.lane("stats").head)
 
     async def _deliver(self, batch: list[Entry]) -> None:
         began_ns = self._clock.monotonic_ns()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +19,7 @@ def test_the_first_look_is_at_once_and_then_once_an_interval() -> None:
     schedule.add("a", 0)
     assert schedule.due(0, 0.3) == (["a"], 0)
     second = schedule.next_due()
-    assert second is not None and 0 < second < SECOND
+    assert second is not None and 0 < second <= SECOND
     assert schedule.due(second, 0.9) == (["a"], 0)
     assert schedule.next_due() == second + SECOND
 
@@ -101,15 +103,65 @@ def test_whoever_is_there_is_due_within_an_interval_and_nobody_else(steps: list[
     assert len(schedule) == len(there)
 
 
+@given(
+    st.integers(10_000_000, 100 * SECOND),
+    st.floats(0, 1),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 9_000_000)), min_size=40, max_size=40),
+)
+def test_samples_come_evenly_and_as_often_as_was_asked(interval_ns: int, jitter: float, turns: list[tuple[float, int]]) -> None:
+    """Whatever the interval: a whole number of batches of a second at most, off by the jitter, though the looks come late."""
+    pace = STEADY._replace(interval_ns=interval_ns, jitter=jitter)
+    assert interval_ns - 100 < pace.batches * pace.batch_ns <= interval_ns
+    assert pace.batch_ns <= SECOND and (pace.batches == 1 or pace.batch_ns > SECOND // 2)
+    schedule = Schedule(pace)
+    schedule.add("a", 0)
+    planned = []
+    for spread, late_ns in turns:
+        due = schedule.next_due()
+        assert due is not None
+        planned.append(due)
+        assert schedule.due(due + late_ns, spread) == (["a"], 0)
+    gaps = [after - before for before, after in itertools.pairwise(planned[1:])]
+    assert all(gap % pace.batch_ns == 0 for gap in gaps)
+    off_ns = int(jitter * interval_ns / 2)
+    assert all(interval_ns - 100 - off_ns <= gap <= interval_ns + off_ns for gap in gaps)
+
+
+def test_all_that_falls_into_a_second_is_looked_at_in_one_go() -> None:
+    """However they came: a hundred containers are one batch a second, and each is in every one."""
+    schedule = Schedule(STEADY._replace(jitter=0.1))
+    keys = [str(number) for number in range(100)]
+    for number, key in enumerate(keys):
+        schedule.add(key, number * 7_000_000)
+        assert schedule.due(number * 7_000_000, 0.3) == ([key], 0)
+    for second in range(1, 20):
+        assert schedule.next_due() == second * SECOND
+        due, skipped = schedule.due(second * SECOND, 0.7)
+        assert (sorted(due), skipped) == (sorted(keys), 0)
+
+
+def test_those_with_a_long_interval_are_spread_over_its_seconds() -> None:
+    """Found together, they are not read together."""
+    schedule = Schedule(STEADY._replace(interval_ns=10 * SECOND))
+    for number in range(1000):
+        schedule.add(str(number), 0)
+    schedule.due(0, 0.3)
+    for _ in range(3):
+        assert all(80 <= len(schedule.due(schedule.next_due() or 0, 0.5)[0]) <= 120 for _ in range(10))
+
+
 def test_who_is_hastened_is_looked_at_now_and_goes_on_at_its_pace() -> None:
     """Once, in place of the turn that was planned; one that is not there is left out."""
     schedule = Schedule(STEADY)
     schedule.add("a", 0)
     schedule.due(0, 0.9)
-    schedule.hasten("a", 100)
-    schedule.hasten("gone", 100)
-    assert schedule.due(100, 0.0) == (["a"], 0)
-    assert schedule.next_due() == 100 + SECOND
+    for asked in (SECOND // 10, SECOND * 6 // 10):
+        schedule.hasten("a", asked)
+        schedule.hasten("gone", asked)
+        assert schedule.due(asked, 0.0) == (["a"], 0)
+    assert schedule.next_due() == 2 * SECOND  # nearer to an interval than half a second would be
+    assert schedule.due(2 * SECOND, 0.0) == (["a"], 0)
+    assert schedule.next_due() == 3 * SECOND
     assert len(schedule) == 1
 
 
@@ -136,8 +188,9 @@ def test_idle_since_a_moment_ago_is_not_idle() -> None:
         schedule.hasten("a", now)
         schedule.due(now, 0.0)
         schedule.seen("a", idle=True)
-    assert schedule.next_due() == 9 + SECOND
-    schedule.due(9 + SECOND, 0.0)
+    assert schedule.next_due() == SECOND
+    schedule.due(SECOND, 0.0)
     schedule.seen("a", idle=True)
-    schedule.due(9 + 2 * SECOND, 0.0)
-    assert schedule.next_due() == 9 + 4 * SECOND
+    assert schedule.next_due() == 2 * SECOND
+    schedule.due(2 * SECOND, 0.0)
+    assert schedule.next_due() == 4 * SECOND

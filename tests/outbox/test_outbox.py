@@ -22,6 +22,21 @@ from streamer.testing.clock import FakeClock
 from streamer.testing.messages import Speaker
 from streamer.testing.sinks import FlakySink, Hang, RecordingSink, Stored
 
+
+class Slow(RecordingSink):
+    """Answers once it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def send(self, batch: Sequence[Entry]) -> Receipt:
+        self.calls.append("send")
+        await self.go.wait()
+        await self._keep(batch)
+        return Receipt()
+
+
 ALL = frozenset(topic.short for topic in TOPICS)
 LOST = NotConnected("cable cut", remedy="plug it in")
 
@@ -125,6 +140,29 @@ async def test_samples_gather_and_facts_do_not(monkeypatch: pytest.MonkeyPatch) 
         await sink.wait_for(51)
     assert [len(batch) for batch in sink.batches] == [1, 50]
     assert sink.batches[0][0].topic.short == "oom"
+
+
+async def test_a_fact_waits_for_a_piece_of_what_has_gathered_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The samples of a second go in pieces, without gathering anew in between; a fact that comes meanwhile is next."""
+    piece = delivery.GATHERED_AT_ONCE
+    monkeypatch.setattr(delivery, "GATHER_SECONDS", 1.0)
+    sink = Slow()
+    bench = Bench(sink)
+    async with bench.running():
+        await until(lambda: "connect" in sink.calls)
+        bench.publish(*(bench.speaker.stats("a") for _ in range(2 * piece + 10)))
+        began = asyncio.get_running_loop().time()
+        await until(lambda: "send" in sink.calls)
+        monkeypatch.setattr(delivery, "GATHER_SECONDS", 60.0)
+        bench.publish(bench.speaker.oom("b"))
+        sink.go.set()
+        await sink.wait_for(2 * piece + 11)
+        assert asyncio.get_running_loop().time() - began < 60
+        bench.publish(bench.speaker.stats("a"))
+        await asyncio.sleep(0.02)
+        assert len(sink.entries) == 2 * piece + 11  # what comes later gathers again
+    assert [len(batch) for batch in sink.batches] == [piece, 1, piece, 10]
+    assert sink.batches[1][0].topic.short == "oom"
 
 
 async def test_how_far_a_sink_is_and_how_long_it_takes_is_counted() -> None:
