@@ -76,12 +76,13 @@ class Backlog:
 
     Use: `offer` at any time; `take` a batch, then `settle` or `give_back` it before the next `take`. While `wants` names
     a lane, read from disk what comes after its `after` and `refill` it.
-    `memory_bytes` is the most that a lane holds in memory, one batch in flight comes on top, and while the disk takes
-    nothing a window that is read back; `window_bytes`, how much of what is on disk it holds there too (no disk: the same).
+    `memory_bytes` is the most that a lane holds in memory; one batch in flight comes on top, and, until the next offer, what is
+    read back. `window_bytes`, how much of what is on disk it holds there too, half of `memory_bytes` at most (None: no disk).
     """
 
     def __init__(self, *, memory_bytes: int, window_bytes: int | None = None) -> None:
-        window = memory_bytes if window_bytes is None else min(window_bytes, memory_bytes)
+        # beyond its window a lane is on disk: one as wide as the memory would be full, and lose, before anything was left there
+        window = memory_bytes if window_bytes is None else min(window_bytes, memory_bytes // 2)
         self._durable: Final = Queue(window_bytes=window, most_bytes=memory_bytes)
         self._stats: Final = Queue(window_bytes=window, most_bytes=memory_bytes)
         self._in_flight: list[Entry] = []

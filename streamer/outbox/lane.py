@@ -4,8 +4,9 @@
 
 `head` goes next. Once more than a window of entries waits there, later ones are kept on disk alone and counted by
 topic and epoch; they are read back, in order, as the head empties. What comes while the disk takes nothing waits
-behind them in `tail`. Without a disk there is only a head. Head and tail together are bounded: the oldest go. What is read
-back comes on top, a window at a time: the tail waits for it, so it has to come however full the memory is.
+behind them in `tail`. Without a disk there is only a head. Head and tail together are bounded: the oldest of what nothing
+else holds go, which is the tail's, or without a disk the head's. What is read back comes on top until the tail has made
+room, a window at a time: it goes first, so it has to come however full the memory is.
 """
 
 from __future__ import annotations
@@ -206,14 +207,17 @@ class Lane:
 
     def _too_much(self) -> Iterator[Entry]:
         # The newest stays even if it is bigger than the lane: it may still be delivered, and it is only one.
-        while self.head_bytes + self.tail_bytes > self.most_bytes and len(self.head) + len(self.tail) > 1:
+        while self.disk_messages and self.head_bytes + self.tail_bytes > self.most_bytes and len(self.tail) > 1:
             self.overflowed = True
-            if self.head:
-                entry = self.head.popleft()
-                self.head_bytes -= entry.size
-            else:
-                entry = self.tail.popleft()
-                self.tail_bytes -= entry.size
+            entry = self.tail.popleft()
+            self.tail_bytes -= entry.size
+            yield entry
+        # With more on disk the head is a window and what was given back. Dropped, it would be read back at once, the next
+        # part of the disk in its place: all of the disk would go that way.
+        while not self.disk_messages and self.head_bytes > self.most_bytes and len(self.head) > 1:
+            self.overflowed = True
+            entry = self.head.popleft()
+            self.head_bytes -= entry.size
             yield entry
 
     def _leave_on_disk(self, entry: Entry) -> None:

@@ -73,24 +73,68 @@ def test_while_the_disk_takes_nothing_the_newest_wait_in_memory_behind_it() -> N
 def test_with_memory_full_behind_it_the_disk_is_read_back_a_window_at_a_time() -> None:
     """What the disk did not take fills the memory there is; what is older has to go first all the same, and is on top of it."""
     speaker = Speaker()
-    entries = encoded([speaker.oom("a") for _ in range(60)])
+    entries = encoded([speaker.oom("a") for _ in range(100)])
     backlog = Backlog(memory_bytes=20 * SIZE, window_bytes=4 * SIZE)
     lane = backlog.lane("durable")
     _offer(backlog, entries[:25], stored=True)
-    _offer(backlog, entries[25:], stored=False)
-    assert lane.overflowed and 18 * SIZE < lane.tail_bytes <= 20 * SIZE and not lane.head
+    _offer(backlog, entries[25:60], stored=False)
+    assert lane.overflowed and lane.tail_bytes > 12 * SIZE and 18 * SIZE < lane.head_bytes + lane.tail_bytes <= 20 * SIZE
+    later = entries[60:]
     most = 0
     taken: list[int] = []
-    while lane.disk_messages:
+    for entry in later:
         if backlog.wants("durable"):
-            _fill("durable", backlog, entries[:25])
+            _fill("durable", backlog, entries)
         most = max(most, lane.head_bytes + lane.tail_bytes)
-        taken += [entry.position for entry in backlog.take(2, LARGE)]
-        backlog.settle()
+        backlog.offer(entry)
+        assert lane.head_bytes + lane.tail_bytes <= 20 * SIZE
+        if lane.disk_messages:
+            taken += [entry.position for entry in backlog.take(1, LARGE)]
+            backlog.settle()
     assert 20 * SIZE < most <= (20 + 4 + 1) * SIZE
     taken += [entry.position for entry in backlog.take(MANY, LARGE)]
-    assert taken == sorted(taken) and set(taken) >= {*range(10, 26), 60}
-    assert len(taken) + sum(loss.count for loss in backlog.losses()) == 60
+    assert taken == sorted(taken) and set(taken) >= {
+        *range(1, 21),
+        100,
+    }  # the last of the disk is all in memory, and goes for the newest
+    assert len(taken) + sum(loss.count for loss in backlog.losses()) == 100
+
+
+def test_a_disk_that_takes_nothing_any_more_loses_nothing_of_what_it_took() -> None:
+    """The sink is away: memory fills with what the disk does not take, and none of what it holds is dropped for that."""
+    speaker = Speaker()
+    entries = encoded([speaker.oom("a") for _ in range(200)])
+    backlog = Backlog(memory_bytes=20 * SIZE, window_bytes=8 * SIZE)
+    _offer(backlog, entries[:100], stored=True)
+    for entry in entries[100:]:
+        if backlog.wants("durable"):
+            _fill("durable", backlog, entries[:100])
+        backlog.offer(entry)
+    lost = backlog.losses()
+    assert {(loss.cause, loss.first_seq > 100) for loss in lost} == {("overflow", True)}
+    taken: list[int] = []
+    while backlog.statistics().messages:
+        if backlog.wants("durable"):
+            _fill("durable", backlog, entries[:100])
+        taken += [entry.position for entry in backlog.take(5, LARGE)]
+        backlog.settle()
+    assert taken[:100] == list(range(1, 101)) and taken == sorted(taken)
+    assert len(taken) + sum(loss.count for loss in lost) == 200
+
+
+def test_with_little_memory_the_disk_is_used_all_the_same() -> None:
+    """A window as wide as the memory would be full, and lose, before anything is left on disk."""
+    speaker = Speaker()
+    entries = encoded([speaker.oom("a") for _ in range(100)])
+    for window in (10 * SIZE, LARGE):
+        backlog = Backlog(memory_bytes=10 * SIZE, window_bytes=window)
+        _offer(backlog, entries, stored=True)
+        lane = backlog.lane("durable")
+        assert not backlog.losses() and lane.messages == 100 and lane.head_bytes <= 7 * SIZE
+        backlog.take(MANY, LARGE)
+        _fill("durable", backlog, entries)
+        backlog.give_back()
+        assert not backlog.losses() and lane.messages == 100
 
 
 def test_what_the_disk_lost_is_counted_by_topic_and_epoch() -> None:
