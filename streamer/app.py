@@ -12,6 +12,7 @@ import gc
 import itertools
 import logging
 import os
+import random
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -159,7 +160,7 @@ class Run(Agent):
             self.fleet,
             Sources(self.cgroups, runtime=self.docker, kernel_log=self.kmsg, others=[self.machine]),
             self.sampler,
-            Schedule(wiring.pace(settings)),
+            Schedule(wiring.pace(settings), phase=random.random()),
             publish=self._publish,
             clock=self.clock,
             telemetry=self.telemetry,

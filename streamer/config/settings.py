@@ -38,7 +38,7 @@ class Sampling(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     jitter: Annotated[
         float,
         Meta(
-            description="Spread of each interval, as a share of it: containers with a long one are not all read at once."
+            description="By how much one interval may differ from another, as a share of it, so that containers do not fall into step."
             " In whole batches: these come every interval, or in equal parts of it of a second at most.",
             ge=0,
             le=1,

@@ -39,26 +39,28 @@ class Pace(NamedTuple):
 class _Line:
     """The turns of one container, one of which waits; they come to nothing once it was removed, or looked at before its time."""
 
-    __slots__ = ("counts", "early", "every", "key")
+    __slots__ = ("counts", "early", "every", "key", "spread")
 
     def __init__(self, key: str, every: int = 0, *, early: bool = False) -> None:
         """`every`: so many batches; 0 before the first look. `early`: the next look comes before its time."""
         self.key, self.every, self.early = key, every, early
+        self.spread = every - 1 if early else 0  # so many batches its next turn may be earlier: who fell into step leaves it
         self.counts = True
 
 
 class Schedule:
     """Containers by the batch of their next sample.
 
-    Batches come at whole multiples of `Pace.batch_ns`, and a container's samples in every so many of them: evenly, where
+    Batches come one `Pace.batch_ns` after the other, and a container's samples in every so many of them: evenly, where
     gathering what is due would let a container miss one batch now and then and be two apart. The first look is at once;
     the second after a random part of the interval, which spreads containers that were found together; then every interval.
     A container that did nothing between two samples is looked at half as often, down to `max_interval`, and at full pace
-    again once it did something.
+    again once it did something. `phase` in [0, 1): by which part of a batch all are later, so that two agents of one
+    machine, or of many that were started from one image, are not in step.
     """
 
-    def __init__(self, pace: Pace) -> None:
-        self.pace = pace
+    def __init__(self, pace: Pace, phase: float = 0.0) -> None:
+        self.pace, self._phase = pace, phase
         self._lines: dict[str, _Line] = {}  # by key: those that count
         self._clear()
 
@@ -67,6 +69,7 @@ class Schedule:
         self._batches: list[int] = []  # a heap of those numbers
         self._waiting = 0  # turns in all batches
         self._batch_ns = self.pace.batch_ns
+        self._first_ns = int(self._phase * self._batch_ns)
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -97,7 +100,7 @@ class Schedule:
         while self._batches:
             batch = self._batches[0]
             if any(line.counts for line in self._turns[batch]):
-                return batch * self._batch_ns
+                return self._first_ns + batch * self._batch_ns
             heapq.heappop(self._batches)
             self._waiting -= len(self._turns.pop(batch))
         return None
@@ -109,8 +112,8 @@ class Schedule:
         """
         keys: list[str] = []
         skipped, jitter = 0, self.pace.jitter
-        present = now_ns // self._batch_ns
-        nearest = (now_ns + self._batch_ns // 2) // self._batch_ns
+        present = self._batch_at(now_ns)
+        nearest = self._batch_at(now_ns + self._batch_ns // 2)
         while self._batches and self._batches[0] <= present:
             batch = heapq.heappop(self._batches)
             lines = self._turns.pop(batch)
@@ -122,15 +125,17 @@ class Schedule:
                 # each container of one call gets another offset, from one random number
                 own = (spread + len(keys) * 0.618034) % 1.0
                 every = line.every
-                following = (nearest if line.early else batch) + every + int((own - 0.5) * jitter * every)
-                if following <= present:
+                away = every + int((own - 0.5) * jitter * every)
+                if batch + away > present:
+                    following = (nearest if line.early else batch) + away - int(own * (line.spread + 1))
+                else:
                     if every:
-                        skipped += (present - following) // every + 1
+                        skipped += (present - batch - away) // every + 1
                     else:
                         every = line.every = self.pace.batches
                     following = present + 1 + int(own * every)
-                line.early = line.early and self.pace.dynamic
-                self._put(following, line)
+                line.early, line.spread = line.early and self.pace.dynamic, 0
+                self._put(max(following, present + 1), line)
         return keys, skipped
 
     def seen(self, key: str, *, idle: bool) -> None:
@@ -146,12 +151,14 @@ class Schedule:
             return
         base = self.pace.batches
         most = max(base, self.pace.max_interval_ns // self._batch_ns)
-        line.every = min(2 * max(line.every, base), most) if idle else base
+        every = min(2 * max(line.every, base), most) if idle else base
+        line.spread = max(0, every - line.every)  # those that fell idle together
+        line.every = every
 
     def _begin(self, line: _Line, now_ns: int) -> None:
         self.remove(line.key)
         self._lines[line.key] = line
-        self._put(now_ns // self._batch_ns, line)  # a batch whose time has come
+        self._put(self._batch_at(now_ns), line)  # one whose time has come
         if self._waiting > 2 * len(self._lines) + _STALE:
             turns = self._turns
             self._clear()
@@ -159,6 +166,10 @@ class Schedule:
                 for counting in lines:
                     if counting.counts:
                         self._put(batch, counting)
+
+    def _batch_at(self, now_ns: int) -> int:
+        """The last batch whose time has come."""
+        return (now_ns - self._first_ns) // self._batch_ns
 
     def _put(self, batch: int, line: _Line) -> None:
         lines = self._turns.get(batch)

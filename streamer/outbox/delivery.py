@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 
 GATHER_SECONDS: Final = 0.1  # samples wait this long for company: they are read together, but said a few at a time
 GATHERED_AT_ONCE: Final = 250
-"""Of samples that have gathered, so many are sent at a time: a fact that comes meanwhile waits for no more of them."""
+"""Of samples that have gathered, so many are sent at a time: a fact that comes meanwhile need not wait for all of them."""
+QUICK_SECONDS: Final = 0.05
+"""Where an answer takes longer, that is the way and not the samples: pieces would only add up to more than a second has."""
 
 CLOSE_SECONDS: Final = 5.0
 REFUSED_RETRY_SECONDS: Final = 30.0
@@ -67,8 +69,8 @@ class Delivery:
         """`read`: how to read back what is on disk only; None: nothing is. `on_settled` hears of refused entries and lapses."""
         self.sink: Final = sink
         self.component: Final = f"sink.{sink.name}"
-        self._window: Final = max(WINDOW_BYTES, 2 * settings.batch_bytes)
-        self.backlog: Final = Backlog(memory_bytes=settings.memory_bytes, window_bytes=self._window if read else None)
+        window = max(WINDOW_BYTES, 2 * settings.batch_bytes) if read else None
+        self.backlog: Final = Backlog(memory_bytes=settings.memory_bytes, window_bytes=window)
         self.types: Final = types
         self._read, self._on_settled = read, on_settled
         self._reading: set[Lane] = set()
@@ -77,6 +79,7 @@ class Delivery:
         self._batch: Final = (settings.batch_messages, settings.batch_bytes)
         self._piece: Final = (min(GATHERED_AT_ONCE, settings.batch_messages), settings.batch_bytes)
         self._gathered = 0  # so many samples have waited for company
+        self._quick = True  # how the last send was
         self._connect_seconds: Final = seconds(settings.connect_timeout)
         self._send_seconds: Final = seconds(settings.send_timeout)
         self._clock, self._telemetry, self._emit, self._chance, self._on_loss = clock, telemetry, emit, chance, on_loss
@@ -125,7 +128,7 @@ class Delivery:
             queue = self.backlog.lane(lane)
             if queue.wants_more and lane not in self._reading and not self._gone and self._read is not None:
                 self._reading.add(lane)
-                self._read(lane, queue.disk_after, queue.disk_through, self.types, self._window, partial(self._fetched, lane))
+                self._read(lane, queue.disk_after, queue.disk_through, self.types, queue.window_bytes, partial(self._fetched, lane))
 
     def _fetched(self, lane: Lane, answer: tuple[list[Entry], int] | None) -> None:
         """What was read, and how far that goes; None: it could not be read now, `fetch` will be called again."""
@@ -205,14 +208,14 @@ class Delivery:
         """Wait for the next batch: at once for a durable message or a full batch, else what gathers for a moment."""
         while True:
             urgency = self.backlog.urgency(*self._batch)
+            batch: list[Entry] = []
             if urgency == "now" or self._draining:
                 batch = self.backlog.take(*self._batch)
             elif urgency == "gather" and self._gathered > 0:
-                batch = self.backlog.take(*self._piece)
-                self._gathered -= len(batch)
-            else:
-                batch = []
+                batch = self.backlog.take(*(self._piece if self._quick else self._batch))
             if batch:
+                if batch[0].topic.lane == "stats":
+                    self._gathered = max(0, self._gathered - len(batch))
                 return batch
             self._wake.clear()
             if urgency == "none":
@@ -226,6 +229,8 @@ class Delivery:
         try:
             async with asyncio.timeout(self._send_seconds):
                 receipt = await self.sink.send(batch)
+            took = (self._clock.monotonic_ns() - began_ns) / 1e9
+            self._quick = took < QUICK_SECONDS
             refused = self.backlog.settle(receipt.rejected)
         except TimeoutError:
             self.backlog.give_back()
@@ -236,7 +241,7 @@ class Delivery:
         delivered, lane = len(batch) - len(receipt.rejected), batch[0].topic.lane
         self._telemetry.count("streamer_sink_delivered_total", self.sink.name, lane, by=delivered)
         self._telemetry.set("streamer_sink_delivered_timestamp_seconds", batch[-1].order_ms / 1000, self.sink.name, lane)
-        self._telemetry.observe("streamer_sink_send_seconds", (self._clock.monotonic_ns() - began_ns) / 1e9, self.sink.name)
+        self._telemetry.observe("streamer_sink_send_seconds", took, self.sink.name)
         self._up()
         self.fetch()
         self._on_settled(self, refused, receipt.lapses)

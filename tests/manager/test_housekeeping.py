@@ -48,15 +48,32 @@ def test_coming_late_leaves_samples_out_and_counts_them() -> None:
     assert following is not None and following >= due + 3 * SECOND
 
 
+def test_who_was_asked_for_and_comes_late_is_counted_like_all() -> None:
+    """A look that hangs hides no samples that were left out, whoever had asked for one."""
+    plain, asked = Schedule(STEADY), Schedule(STEADY)
+    for schedule in (plain, asked):
+        schedule.add("a", 0)
+        schedule.due(0, 0.0)
+        schedule.due(SECOND, 0.0)
+        schedule.due(2 * SECOND, 0.0)
+    asked.hasten("a", 2 * SECOND + SECOND // 10)
+    assert plain.due(6 * SECOND + SECOND // 5, 0.0) == (["a"], 3)
+    assert asked.due(6 * SECOND + SECOND // 5, 0.0) == (["a"], 4)
+
+
 def test_another_pace_holds_at_once_for_those_that_are_there() -> None:
     """Nobody waits for a turn that was planned at the old pace."""
-    schedule = Schedule(STEADY._replace(interval_ns=100 * SECOND))
-    schedule.add("a", 0)
-    schedule.due(0, 0.9)
-    schedule.set_pace(STEADY, SECOND)
-    assert schedule.due(SECOND, 0.0) == (["a"], 0)
-    assert (schedule.next_due() or 0) <= 2 * SECOND
-    assert len(schedule) == 1
+    for before, after in ((100 * SECOND, SECOND), (SECOND, SECOND // 10), (SECOND // 10, 3 * SECOND)):
+        schedule = Schedule(STEADY._replace(interval_ns=before), phase=0.7)
+        schedule.add("a", 0)
+        schedule.due(0, 0.9)
+        schedule.set_pace(STEADY._replace(interval_ns=after), SECOND)
+        assert schedule.due(SECOND, 0.0) == (["a"], 0)
+        following = schedule.next_due()
+        assert following is not None and SECOND < following <= SECOND + after
+        assert schedule.due(following, 0.0) == (["a"], 0)
+        assert schedule.next_due() == following + after
+        assert len(schedule) == 1
 
 
 def test_an_idle_container_is_looked_at_less_often_until_it_does_something() -> None:
@@ -127,6 +144,52 @@ def test_samples_come_evenly_and_as_often_as_was_asked(interval_ns: int, jitter:
     assert all(interval_ns - 100 - off_ns <= gap <= interval_ns + off_ns for gap in gaps)
 
 
+def test_long_intervals_jitter_by_whole_batches() -> None:
+    """A minute with a tenth of jitter: from 57 to 63 seconds, and not all the same; without any, always a minute."""
+    for jitter, expected in ((0.1, {57, 58, 59, 60, 61, 62, 63}), (0.0, {60})):
+        schedule = Schedule(STEADY._replace(interval_ns=60 * SECOND, jitter=jitter))
+        schedule.add("a", 0)
+        planned = []
+        for turn in range(200):
+            planned.append(schedule.next_due() or 0)
+            schedule.due(planned[-1], turn * 0.29 % 1.0)
+        seconds = {(after - before) // SECOND for before, after in itertools.pairwise(planned[1:])}
+        assert seconds <= expected and {min(expected) + 1, max(expected) - 1} & expected <= seconds
+
+
+def test_agents_are_not_in_step() -> None:
+    """Each has a phase of its own; its batches are an interval apart all the same."""
+    schedule = Schedule(STEADY, phase=0.25)
+    schedule.add("a", 0)
+    assert schedule.due(0, 0.5) == (["a"], 0)
+    assert schedule.next_due() == SECOND // 4
+    for turn in range(5):
+        assert schedule.due(SECOND // 4 + turn * SECOND, 0.5) == (["a"], 0)
+        assert schedule.next_due() == SECOND // 4 + (turn + 1) * SECOND
+
+
+def test_who_fell_into_step_leaves_it() -> None:
+    """All are asked for at once, or fall idle at once: afterwards they are spread over their interval again."""
+    steady = Schedule(STEADY._replace(interval_ns=10 * SECOND))
+    dynamic = Schedule(STEADY._replace(dynamic=True, max_interval_ns=10 * SECOND))
+    for schedule in (steady, dynamic):
+        for number in range(500):
+            schedule.add(str(number), 0)
+        schedule.due(0, 0.3)
+        now = 0
+        for turn in range(100):
+            now = schedule.next_due() or 0
+            if turn == 20 and schedule is steady:
+                for number in range(500):
+                    schedule.hasten(str(number), now)
+            for key in schedule.due(now, turn * 0.37 % 1.0)[0]:
+                schedule.seen(key, idle=True)
+        counts = []
+        while len(counts) < 10:
+            counts.append(len(schedule.due(schedule.next_due() or 0, 0.5)[0]))
+        assert sum(counts) == 500 and max(counts) < 150
+
+
 def test_all_that_falls_into_a_second_is_looked_at_in_one_go() -> None:
     """However they came: a hundred containers are one batch a second, and each is in every one."""
     schedule = Schedule(STEADY._replace(jitter=0.1))
@@ -192,5 +255,5 @@ def test_idle_since_a_moment_ago_is_not_idle() -> None:
     schedule.due(SECOND, 0.0)
     schedule.seen("a", idle=True)
     assert schedule.next_due() == 2 * SECOND
-    schedule.due(2 * SECOND, 0.0)
+    schedule.due(2 * SECOND, 0.4)  # of those that fell idle together, one that stays where it is
     assert schedule.next_due() == 4 * SECOND

@@ -136,7 +136,7 @@ class Over(Exception):
     ("busy", "stall_at_ns"), [(0.5, NEVER), (0.05, SAMPLED_NS // 2)], ids=["busy half the time", "stalled once"]
 )
 async def test_no_sample_is_left_out(monkeypatch: pytest.MonkeyPatch, busy: float, stall_at_ns: int) -> None:
-    """Gathered from when the first one is due: not by a host whose reads take half the interval, nor after one that hung."""
+    """Neither by a host whose reads take half the interval, nor after one that hung."""
     paced = Paced(monkeypatch, busy / MANY, stall_at_ns)
     await paced.sample()
     assert paced.left_out == 0

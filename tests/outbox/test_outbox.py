@@ -165,6 +165,41 @@ async def test_a_fact_waits_for_a_piece_of_what_has_gathered_only(monkeypatch: p
     assert sink.batches[1][0].topic.short == "oom"
 
 
+async def test_where_an_answer_takes_its_time_all_that_gathered_goes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that is far away: each piece would wait for an answer of its own, and a second has not so many."""
+    piece = delivery.GATHERED_AT_ONCE
+    sink = Slow()
+    bench = Bench(sink)
+    async with bench.running():
+        await until(lambda: "connect" in sink.calls)
+        bench.publish(*(bench.speaker.stats("a") for _ in range(4 * piece)))
+        await until(lambda: "send" in sink.calls)
+        bench.clock.advance(delivery.QUICK_SECONDS)
+        sink.go.set()
+        await sink.wait_for(4 * piece)
+    assert [len(batch) for batch in sink.batches] == [piece, 3 * piece]
+
+
+async def test_what_went_before_a_deleted_counts_as_gathered_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples that an end lets go first are sent; those that come later gather as ever."""
+    piece = delivery.GATHERED_AT_ONCE
+    sink = Slow()
+    bench = Bench(sink)
+    async with bench.running():
+        await until(lambda: "connect" in sink.calls)
+        bench.publish(*(bench.speaker.stats("a") for _ in range(2 * piece)))
+        await until(lambda: "send" in sink.calls)
+        monkeypatch.setattr(delivery, "GATHER_SECONDS", 60.0)
+        bench.publish(bench.speaker.lifecycle("a", "deleted"))
+        sink.go.set()
+        await sink.wait_for(2 * piece + 1)
+        bench.publish(bench.speaker.stats("b"))
+        await asyncio.sleep(0.02)
+        bench.publish(bench.speaker.stats("b"))
+        await asyncio.sleep(0.02)
+    assert [len(batch) for batch in sink.batches] == [piece, piece, 1]
+
+
 async def test_how_far_a_sink_is_and_how_long_it_takes_is_counted() -> None:
     """By sends that were acknowledged; the newest message of each lane, as of when it was made."""
     sink = FlakySink([None, LOST, Stored(LOST)])
