@@ -3,8 +3,8 @@
 //   pread_loop LIST FILES SECONDS SLICES
 //
 // LIST names the files, one path a line, FILES of them per container, container after container. All are opened once.
-// A round preads every file once. SLICES > 0: a round takes a second, in that many slices of it, as the agent spreads
-// its reading; SLICES = 0: round after round without a pause. Two rounds go before the measurement. Ends after SECONDS
+// A round preads every file once. SLICES > 0: a round takes a second, in that many slices of it, evenly
+// apart; SLICES = 0: round after round without a pause. Two rounds go before the measurement. Ends after SECONDS
 // and prints one JSON object: rounds, reads, bytes, and the user and system time of the measured rounds (getrusage(2)).
 
 #define _GNU_SOURCE

@@ -26,7 +26,7 @@ from benchmarks.containers import DockerContainers, started_engine
 from benchmarks.ends import End, open_ends
 from streamer.kernel.hierarchy import Hierarchies, detect
 
-_SLICES: Final = 20  # the agent hands over to its sampling thread that often in a second
+_SLICES: Final = 1  # the agent hands over to its sampling thread that often in a second
 _READY_SECONDS: Final = 60.0
 _REST_SECONDS: Final = 5.0
 _ENOUGH: Final = 0.95  # of the samples asked for; fewer, and the figure would be that of an agent that does not keep up
