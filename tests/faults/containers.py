@@ -13,7 +13,7 @@ from typing import Final
 from tests.faults.ledger import Ledger, Span
 from tests.support.docker_engine import DockerEngine
 
-_GONE_SECONDS: Final = 20.0
+_GONE_SECONDS: Final = 60.0
 
 
 class Docker:

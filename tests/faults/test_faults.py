@@ -19,7 +19,7 @@ SINKS = {"kafka", "redis", "file"}
 
 
 @pytest.mark.live
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_killed_while_kafka_is_down_and_the_streams_are_complete(parts: Parts, outcomes: list[Outcome]) -> None:
     """kill -9 while twenty containers a second come and go and Kafka is down, started again after some were removed and
     others made, Kafka comes back: `streamer verify` exits 0 and the ledger agrees, for Kafka, Redis and file alike."""
@@ -35,7 +35,7 @@ OTHERS = [name for name, fault in FAULTS.items() if not fault.guest and name != 
 
 
 @pytest.mark.live
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", OTHERS)
 def test_nothing_is_silently_lost(name: str, parts: Parts, outcomes: list[Outcome]) -> None:
     """No undeclared loss, no disorder within a container, nothing that did not happen."""
@@ -47,7 +47,7 @@ def test_nothing_is_silently_lost(name: str, parts: Parts, outcomes: list[Outcom
 
 
 @pytest.mark.v2
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.guest])
 def test_nothing_is_silently_lost_where_the_clock_is_ours(name: str, parts: Parts, outcomes: list[Outcome]) -> None:
     """The same inside the guest, for what would disturb the whole machine."""

@@ -40,11 +40,11 @@ def test_the_kernel_kills_at_the_limit_and_says_so(cgroups: CgroupFolder) -> Non
 
 
 def until(log: int, expected: str) -> list[str]:
-    """The records of the kernel log up to the expected one, which comes within 30 s."""
+    """The records of the kernel log up to the expected one, which comes within a minute."""
     records: list[str] = []
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not any(expected in record for record in records):
-        assert select.select([log], [], [], max(0.0, deadline - time.monotonic()))[0], f"{expected} not within 30 s: {records}"
+        assert select.select([log], [], [], max(0.0, deadline - time.monotonic()))[0], f"{expected} not within a minute: {records}"
         records.append(os.read(log, 8192).decode())
     return records
 

@@ -30,7 +30,7 @@ import pytest
 _ROOT: Final = Path(__file__).parents[2]
 _LIBS: Final = _ROOT / ".cache" / "kafka-libs"
 _POM: Final = Path(__file__).parent / "kafka" / "pom.xml"
-_START_SECONDS: Final = 60.0
+_START_SECONDS: Final = 180.0
 _LOG4J: Final = """\
 status = error
 rootLogger.level = warn
@@ -160,7 +160,7 @@ class RedisServer(Server):
         """What redis-cli prints."""
         need("redis-cli", "redis-tools")
         command = ["redis-cli", "-h", "127.0.0.1", "-p", str(self.port), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=90).stdout
 
 
 class KafkaServer(Server):

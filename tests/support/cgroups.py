@@ -95,7 +95,7 @@ class CgroupFolder:
 
 def _end_all(directory: Path) -> None:
     """Kill what is in a cgroup, and what that started meanwhile."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (pids := (directory / "cgroup.procs").read_text().split()) and time.monotonic() < deadline:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
@@ -104,7 +104,7 @@ def _end_all(directory: Path) -> None:
 
 
 def _remove(directory: Path) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             directory.rmdir()

@@ -155,7 +155,7 @@ class DockerEngine:
         """A docker-py client; the caller closes it."""
         import docker
 
-        return docker.DockerClient(base_url=self.host, timeout=30)
+        return docker.DockerClient(base_url=self.host, timeout=120)
 
     def cli(self, *arguments: str) -> str:
         """Run `docker …` against this engine and return what it printed, stripped.
@@ -170,7 +170,7 @@ class DockerEngine:
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         if done.returncode:
@@ -193,7 +193,7 @@ class DockerEngine:
     def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
         import docker
 
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
             try:
                 client = docker.APIClient(base_url=self.host, timeout=5)
@@ -219,7 +219,7 @@ class DockerEngine:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGCONT)  # a frozen one ends too
         try:
-            process.wait(timeout=30)
+            process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -256,7 +256,7 @@ def _runs(pid: int) -> bool:
 
 
 def _wait_for(condition: Callable[[], bool], otherwise: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not condition():
         if time.monotonic() > deadline:
             pytest.fail(otherwise)
@@ -276,7 +276,7 @@ def sweep() -> None:
 
 def _sweep(directory: Path) -> None:
     """End every process of an engine, then take down its mounts, its containers' cgroups and its directory."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (pids := _processes(directory)) and time.monotonic() < deadline:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
