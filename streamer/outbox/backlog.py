@@ -95,7 +95,7 @@ class Backlog:
         return self._stats if name == "stats" else self._durable
 
     def offer(self, entry: Entry, *, stored: bool = False) -> None:
-        """Put an entry at the end of its topic's lane; `stored`: it is on disk too. The oldest go if memory is too full."""
+        """Put an entry at the end of its topic's lane; `stored`: it is on disk too. If memory is too full some go, see `lane.py`."""
         lane = self._lane_of(entry)
         gone = lane.offer(entry, stored)
         if lane is self._stats and lane.head and lane.head[-1] is entry:
@@ -164,12 +164,16 @@ class Backlog:
     # what is on disk only
 
     def wants(self, name: Lane) -> bool:
-        """Whether entries of this lane should be read back from disk now."""
-        return self.lane(name).wants_more
+        """Whether entries of this lane should be read back from disk now. What is in flight may come back, and counts."""
+        lane = self.lane(name)
+        flying = self._in_flight_bytes if self._in_flight and self._lane_of(self._in_flight[0]) is lane else 0
+        return lane.wants_more and lane.head_bytes + flying < lane.window_bytes
 
     def refill(self, name: Lane, entries: Sequence[Entry], through: int) -> None:
         """Take in what was read from disk, up to position `through`."""
-        self._unreadable(self.lane(name).refill(entries, through))
+        lane = self.lane(name)
+        entries = [entry for entry in entries if entry.position not in lane.holes]
+        self._unreadable(lane.refill(entries, through))
         if name == "stats":
             self._newest_sample.update((entry.subject, entry.position) for entry in entries)
 

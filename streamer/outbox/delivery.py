@@ -33,7 +33,7 @@ GATHER_SECONDS: Final = 0.1  # samples wait this long for company: they are read
 GATHERED_AT_ONCE: Final = 250
 """Of samples that have gathered, so many are sent at a time: a fact that comes meanwhile need not wait for all of them."""
 QUICK_SECONDS: Final = 0.05
-"""Where an answer takes longer, that is the way and not the samples: pieces would only add up to more than a second has."""
+"""Where the answer to a piece takes longer, that is the way and not the samples: such answers would add up to more than a second."""
 
 CLOSE_SECONDS: Final = 5.0
 REFUSED_RETRY_SECONDS: Final = 30.0
@@ -79,7 +79,7 @@ class Delivery:
         self._batch: Final = (settings.batch_messages, settings.batch_bytes)
         self._piece: Final = (min(GATHERED_AT_ONCE, settings.batch_messages), settings.batch_bytes)
         self._gathered = 0  # so many samples have waited for company
-        self._quick = True  # how the last send was
+        self._quick = True  # how the last send was answered, since samples have gathered
         self._connect_seconds: Final = seconds(settings.connect_timeout)
         self._send_seconds: Final = seconds(settings.send_timeout)
         self._clock, self._telemetry, self._emit, self._chance, self._on_loss = clock, telemetry, emit, chance, on_loss
@@ -126,7 +126,7 @@ class Delivery:
         """Ask for what is on disk only, where memory has room for it."""
         for lane in LANES if self._read is not None else ():
             queue = self.backlog.lane(lane)
-            if queue.wants_more and lane not in self._reading and not self._gone and self._read is not None:
+            if self.backlog.wants(lane) and lane not in self._reading and not self._gone and self._read is not None:
                 self._reading.add(lane)
                 self._read(lane, queue.disk_after, queue.disk_through, self.types, queue.window_bytes, partial(self._fetched, lane))
 
@@ -222,7 +222,7 @@ class Delivery:
                 self._gathered = 0
                 await self._wake.wait()
             elif not await _set_within(self._wake, GATHER_SECONDS):
-                self._gathered = len(self.backlog.lane("stats").head)
+                self._gathered, self._quick = len(self.backlog.lane("stats").head), True
 
     async def _deliver(self, batch: list[Entry]) -> None:
         began_ns = self._clock.monotonic_ns()
@@ -277,7 +277,8 @@ class Delivery:
             self._emit(Recovered(self.component, self._clock.wall_ns()))
 
     def told_of_losses(self) -> None:
-        """The backlog has lost something on disk."""
+        """The backlog has lost something on disk. What waited behind it waits for nothing more."""
+        self._wake.set()
         self._after_settling()
 
     def _down(self, kind: str, reason: str, remedy: str) -> None:

@@ -4,9 +4,10 @@
 
 `head` goes next. Once more than a window of entries waits there, later ones are kept on disk alone and counted by
 topic and epoch; they are read back, in order, as the head empties. What comes while the disk takes nothing waits
-behind them in `tail`. Without a disk there is only a head. Head and tail together are bounded: the oldest of what nothing
-else holds go, which is the tail's, or without a disk the head's. What is read back comes on top until the tail has made
-room, a window at a time: it goes first, so it has to come however full the memory is.
+behind them in `tail`. Without a disk there is only a head. Head and tail together are bounded. What goes is the tail's
+oldest: dropped from the head, what is on disk would be read back, and all of it go that way. With nothing on disk alone it
+is the head's oldest, whether the disk has them too or not. What is read back comes on top until the tail has made room, a
+window at a time: it goes first, so it has to come however full the memory is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from msgspec import Struct
 
 from streamer.model.messages import Topic
 from streamer.model.wire import Entry
+from streamer.outbox.ranges import Ranges
 
 
 class Head(NamedTuple):
@@ -53,7 +55,8 @@ class Mark(NamedTuple):
 
 
 class Lane:
-    """See above. `window_bytes`: how much may wait in memory before the rest stays on disk; `most_bytes`: in any case."""
+    """See above. `window_bytes`: how much may wait in memory before the rest stays on disk; `most_bytes`: where that takes
+    nothing, or there is none (then the two are the same)."""
 
     def __init__(self, *, window_bytes: int, most_bytes: int) -> None:
         self.window_bytes, self.most_bytes = window_bytes, most_bytes
@@ -64,6 +67,7 @@ class Lane:
         self.disk_messages = self.disk_bytes = 0
         self.disk_after = 0  # what lies on disk only has higher positions than this
         self.disk_through = 0  # the last one offered of it
+        self.holes = Ranges()  # positions that went from the tail: they are lost, though a write that hung may come to an end
         self.mark = Mark()
         self.overflowed = False  # has lost something since it was last empty
 
@@ -128,7 +132,7 @@ class Lane:
         self.disk_after, self.disk_through = after, through
 
     def refill(self, entries: Sequence[Entry], through: int) -> list[Stretch]:
-        """Take in what was read from disk up to position `through`; returns what should have been there and was not."""
+        """Take in what was read from disk up to position `through`, but for `holes`; returns what should have been there and was not."""
         self.head.extend(entries)
         size = 0
         for entry in entries:
@@ -149,7 +153,7 @@ class Lane:
         needed: list[Head] = []
         for head in sorted(heads):  # one may come twice: what was written again after a failure stands in two blocks
             there = self.disk.get((head.topic.short, head.epoch))
-            if there is None or not self.disk_after < head.position <= self.disk_through:
+            if there is None or head.position in self.holes or not self.disk_after < head.position <= self.disk_through:
                 continue
             needed.append(head)
             self.disk_after = head.position
@@ -166,6 +170,7 @@ class Lane:
         """Nothing is to be had from disk any more: what was only there, and go on with what came after it."""
         lost = [stretch for stretch in self.disk.values() if stretch.count]
         self.disk.clear()
+        self.holes = Ranges()
         self.disk_messages = self.disk_bytes = 0
         self.disk_after = max(self.disk_after, self.disk_through)
         self.head.extend(self.tail)
@@ -190,10 +195,10 @@ class Lane:
             self.overflowed = False
 
     def push_front(self, batch: Sequence[Entry]) -> Iterator[Entry]:
-        """Put entries back that were popped; yields what has to go for them."""
+        """Put entries back that were popped; yields what has to go for them: without a disk, which may have them."""
         self.head.extendleft(reversed(batch))
         self.head_bytes += sum(entry.size for entry in batch)
-        return self._too_much()
+        return self._too_much() if self.window_bytes == self.most_bytes else iter(())
 
     def settled(self, entry: Entry) -> None:
         """Everything up to this entry is done with."""
@@ -211,9 +216,8 @@ class Lane:
             self.overflowed = True
             entry = self.tail.popleft()
             self.tail_bytes -= entry.size
+            self.holes.add(self.disk_through + 1, entry.position)
             yield entry
-        # With more on disk the head is a window and what was given back. Dropped, it would be read back at once, the next
-        # part of the disk in its place: all of the disk would go that way.
         while not self.disk_messages and self.head_bytes > self.most_bytes and len(self.head) > 1:
             self.overflowed = True
             entry = self.head.popleft()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -120,6 +123,67 @@ def test_a_disk_that_takes_nothing_any_more_loses_nothing_of_what_it_took() -> N
         backlog.settle()
     assert taken[:100] == list(range(1, 101)) and taken == sorted(taken)
     assert len(taken) + sum(loss.count for loss in lost) == 200
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+def test_what_went_from_memory_and_the_disk_took_after_all_is_lost_once(trimmed: bool) -> None:
+    """A write that hung commits what was counted as lost meanwhile: it is neither sent nor counted again."""
+    speaker = Speaker()
+    entries = encoded([speaker.oom("a") for _ in range(100)])
+    backlog = Backlog(memory_bytes=12 * SIZE, window_bytes=4 * SIZE)
+    lane = backlog.lane("durable")
+    _offer(backlog, entries[:40], stored=True)
+    _offer(backlog, entries[40:], stored=False)
+    kept = [entry.position for entry in lane.tail]
+    assert kept[0] > 60 and kept[-1] == 100 and kept == list(range(kept[0], 101))  # the oldest of the tail went
+    lane.stow(lambda _: True)
+    disk = [*entries[:60], *(entry for entry in entries if entry.position in kept)]
+    expected = list(range(1, 41))
+    if trimmed:
+        expected = [entry.position for entry in lane.head]
+        heads = [Head(e.position, e.topic, e.epoch, e.seq, e.size) for e in disk[:55]]
+        backlog.gone_from_disk("durable", heads)
+        disk = disk[55:]
+    taken: list[int] = []
+    while backlog.statistics().messages:
+        if backlog.wants("durable"):
+            _fill("durable", backlog, disk)
+        taken += [entry.position for entry in backlog.take(5, LARGE)]
+        backlog.settle()
+    assert taken == expected + kept and lane.disk_messages == 0
+    assert len(taken) + sum(loss.count for loss in backlog.losses()) == 100
+    assert not lane.overflowed
+    backlog.offer(encoded([speaker.oom("a")], first_position=101)[0], stored=True)
+    assert [entry.position for entry in backlog.take(5, LARGE)] == [101]
+
+
+def test_what_is_in_flight_counts_as_in_memory() -> None:
+    """It may come back: with little memory, a sink that fails each time does not fill it with what the disk has."""
+    speaker = Speaker()
+    entries = encoded([speaker.oom("a") for _ in range(400)])
+    backlog = Backlog(memory_bytes=20 * SIZE, window_bytes=LARGE)
+    lane = backlog.lane("durable")
+    _offer(backlog, entries, stored=True)
+    for _ in range(20):
+        backlog.take(MANY, LARGE)
+        for _ in range(3):
+            if backlog.wants("durable"):
+                _fill("durable", backlog, entries)
+        backlog.give_back()
+        assert lane.head_bytes <= 22 * SIZE
+    taken: list[int] = []
+    for turn in itertools.count():
+        batch = backlog.take(MANY, LARGE)
+        if backlog.wants("durable"):
+            _fill("durable", backlog, entries)
+        if turn % 2:
+            taken += [entry.position for entry in batch]
+            backlog.settle()
+        else:
+            backlog.give_back()
+        if not backlog.statistics().messages:
+            break
+    assert taken == list(range(1, 401)) and not backlog.losses()
 
 
 def test_with_little_memory_the_disk_is_used_all_the_same() -> None:
@@ -268,11 +332,13 @@ class DiskMachine(RuleBasedStateMachine):
             del self.disk[entry.position]
         self.backlog.gone_from_disk(lane, [Head(e.position, e.topic, e.epoch, e.seq, e.size) for e in gone])
 
-    @rule()
-    def fail_or_mend(self) -> None:
+    @rule(late=st.booleans())
+    def fail_or_mend(self, late: bool) -> None:
+        """`late`: writes that hung come to an end too, of what was lost in memory meanwhile."""
         self.works = not self.works
         if self.works:
-            for entry in self.backlog.in_memory():
+            hung = [entry for position, entry in self.offered.items() if position not in self.settled] if late else []
+            for entry in (*self.backlog.in_memory(), *hung):
                 if entry.topic.lane == "durable" or self.backlog.lane("stats").lags:
                     self.disk[entry.position] = entry
             for lane in LANES:

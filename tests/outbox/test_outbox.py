@@ -19,19 +19,22 @@ from streamer.outbox import delivery
 from streamer.outbox.outbox import Outbox
 from streamer.telemetry import Telemetry
 from streamer.testing.clock import FakeClock
-from streamer.testing.messages import Speaker
+from streamer.testing.messages import Speaker, encoded
 from streamer.testing.sinks import FlakySink, Hang, RecordingSink, Stored
 
 
 class Slow(RecordingSink):
-    """Answers once it is let."""
+    """Answers once it is let; to the send of the number `hold_at` once it is let again."""
 
     def __init__(self) -> None:
         super().__init__()
         self.go = asyncio.Event()
+        self.hold_at = 0
 
     async def send(self, batch: Sequence[Entry]) -> Receipt:
         self.calls.append("send")
+        if self.calls.count("send") == self.hold_at:
+            self.go.clear()
         await self.go.wait()
         await self._keep(batch)
         return Receipt()
@@ -177,7 +180,30 @@ async def test_where_an_answer_takes_its_time_all_that_gathered_goes_at_once(mon
         bench.clock.advance(delivery.QUICK_SECONDS)
         sink.go.set()
         await sink.wait_for(4 * piece)
-    assert [len(batch) for batch in sink.batches] == [piece, 3 * piece]
+        sink.go.clear()
+        bench.publish(*(bench.speaker.stats("a") for _ in range(2 * piece)))  # the next second is asked anew
+        await until(lambda: len(sink.calls) == 4)
+        sink.go.set()
+        await sink.wait_for(6 * piece)
+    assert [len(batch) for batch in sink.batches] == [piece, 3 * piece, piece, piece]
+
+
+async def test_what_waited_behind_a_disk_that_cannot_be_read_waits_no_more() -> None:
+    """Facts that were on disk only are given up; samples that came after them go on without another message to wake them."""
+    speaker, sink, asked = Speaker(), RecordingSink(), []
+    each = delivery.Delivery(
+        sink, frozenset({"oom", "stats"}), settings=OutboxSettings(memory_bytes=10_000), clock=FakeClock(), telemetry=Telemetry(),
+        emit=lambda _: None, chance=lambda: 0.0, on_loss=lambda: None, on_settled=lambda *_: None, read=lambda *a: asked.append(a),
+    )  # fmt: skip
+    each.offer(encoded([speaker.oom("a") for _ in range(20)]), ["durable"])
+    each.offer(encoded([speaker.stats("a")], first_position=21))
+    running = asyncio.create_task(each.run())
+    await until(lambda: asked and each.backlog.urgency(5000, 8_000_000) == "none")
+    each.backlog.lose_disk("durable")
+    each.told_of_losses()
+    await until(lambda: sink.entries and sink.entries[-1].position == 21, deadline_seconds=5)
+    running.cancel()
+    await asyncio.wait([running])
 
 
 async def test_what_went_before_a_deleted_counts_as_gathered_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,11 +217,12 @@ async def test_what_went_before_a_deleted_counts_as_gathered_no_more(monkeypatch
         await until(lambda: "send" in sink.calls)
         monkeypatch.setattr(delivery, "GATHER_SECONDS", 60.0)
         bench.publish(bench.speaker.lifecycle("a", "deleted"))
+        sink.hold_at = 3
+        sink.go.set()
+        await until(lambda: sink.calls.count("send") == 3)  # the end itself is on its way, and something waits at any time
+        bench.publish(bench.speaker.stats("b"))
         sink.go.set()
         await sink.wait_for(2 * piece + 1)
-        bench.publish(bench.speaker.stats("b"))
-        await asyncio.sleep(0.02)
-        bench.publish(bench.speaker.stats("b"))
         await asyncio.sleep(0.02)
     assert [len(batch) for batch in sink.batches] == [piece, piece, 1]
 
