@@ -155,7 +155,7 @@ class Run(Agent):
             self.hierarchies, scope=settings.scope, clock=self.clock, telemetry=self.telemetry,
             rescan_seconds=seconds(settings.sampling.rescan), on_oom=None if self.kmsg is None else self.kmsg.expect,
         )  # fmt: skip
-        self.sampler.share_with(self.cgroups.followed)
+        self.sampler.share_with(self.cgroups.followed, self.cgroups.stirs)
         self.manager = Manager(
             self.fleet,
             Sources(self.cgroups, runtime=self.docker, kernel_log=self.kmsg, others=[self.machine]),

@@ -42,6 +42,12 @@ _QUICK_NICE = -10
 _SURVEYED_AT_ONCE = 1000
 """Found at the start before anything of it is told."""
 
+_FACTS_FIRST_SECONDS = 0.002
+"""What a fact takes from the kernel to the sinks, most of it."""
+
+_MOST_WAITS = 10
+"""In one go: where things happen all the time, samples have their turn too."""
+
 _MORE_TO_COME = 8
 _A_FEW = 32
 """Until the next look: so many of those that are followed may come anew, and this many."""
@@ -77,6 +83,7 @@ class CgroupSource:
         self._ready = asyncio.Event()
         self._surveyed = False
         self._emitted_until_ns = 0
+        self._noticed = 0
         self._strange_pids = not sees_host_pids(hierarchies.proc)
 
     async def run(self, emit: Emit) -> None:
@@ -132,6 +139,7 @@ class CgroupSource:
 
         def noticed() -> None:
             if notices.take():
+                self._noticed += 1
                 on_oom()
 
         loop.add_reader(notices.fd, noticed)
@@ -180,6 +188,11 @@ class CgroupSource:
         if not self._seen:
             self._emitted_until_ns = until_ns
         return self._emitted_until_ns
+
+    def stirs(self) -> int:
+        """Goes up with whatever the kernel tells the watching thread; may be asked from any thread."""
+        watcher = self._watcher
+        return self._noticed + (watcher.stirs if watcher is not None else 0)
 
     def followed(self) -> int:
         """How many descriptors are held on processes; may be asked from any thread."""
@@ -238,11 +251,12 @@ class CgroupSampler:
         self._hierarchies, self._host_root, self._clock, self._telemetry = hierarchies, host_root, clock, telemetry
         self._network, self._filesystems, self._disk_usage = network, filesystems, disk_usage
         self._bounds = bounds if bounds is not None else Bounds()
-        self._descriptors, self._followed = descriptors, _nobody
+        self._descriptors, self._followed, self._stirs = descriptors, _nobody, _nobody
         self._budget = DescriptorBudget(descriptors)
         self._readers: dict[str, _Held] = {}
         self._ended: deque[str] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cgroup-sample")
+        self._closing = threading.Event()
 
     async def read(self, looks: Sequence[Look]) -> list[o.Sampled]:
         """Sample these cgroups, in order; those that have gone are left out."""
@@ -253,9 +267,15 @@ class CgroupSampler:
         self._telemetry.set("streamer_descriptors_held", self._budget.used)
         return sampled
 
-    def share_with(self, followed: Callable[[], int]) -> None:
-        """Hold fewer: as many as are held on processes come first, which have no other way. `followed`: how many; called in the thread."""
-        self._followed = followed
+    def share_with(self, followed: Callable[[], int], stirs: Callable[[], int]) -> None:
+        """Facts come first; both are called in the thread.
+
+        followed  how many descriptors are held on processes, which have no other way: so many fewer are held here
+        stirs     goes up when something happens: for a moment nothing is read then. Each file that is read gives Python's lock
+                  away, too short for another thread to wake up, who then waits for `sys.setswitchinterval`; a fact does so some
+                  twenty times, and would come out when all is read
+        """
+        self._followed, self._stirs = followed, stirs
 
     def forget(self, path: str) -> None:
         """Let go of a cgroup that has ended, before the next read."""
@@ -263,6 +283,7 @@ class CgroupSampler:
 
     def close(self) -> None:
         """End the thread and let go of all descriptors."""
+        self._closing.set()
         self._thread.shutdown(wait=True)
         for held in self._readers.values():
             held.reader.close()
@@ -277,7 +298,11 @@ class CgroupSampler:
         self._budget.limit = max(0, self._descriptors - followed - followed // _MORE_TO_COME - _A_FEW)
         sampled = []
         readers, wall_ns, measures = self._readers, self._clock.wall_ns, self._disk_usage is not None
+        stirs, stirred, waits = self._stirs, self._stirs(), 0
         for look in looks:
+            if stirs() != stirred and waits < _MOST_WAITS:
+                stirred, waits = stirs(), waits + 1
+                self._closing.wait(_FACTS_FIRST_SECONDS)
             path = look.path
             held = readers.get(path)
             reader = held.reader if held is not None and held.look is look else self._reader(look)

@@ -77,7 +77,7 @@ class Watcher:
         self._epoll = select.epoll()
         self.processes = Processes(hierarchies, clock=clock, emit=emit, epoll=self._epoll)
         self._inotify: inotify.Inotify | None = None
-        self.scans = 0
+        self.scans = self.stirs = 0
         self._blind = ""  # why inotify cannot be had, or not for all directories
         self._blind_since_ns = 0
         self._hindered = self._unlisted = False  # since the last scan began: not all could be watched, or not even listed
@@ -85,8 +85,7 @@ class Watcher:
         self._checked_ns = 0  # every known cgroup was looked at after this
         self._complete_ns = clock.wall_ns()  # the kernel's queue was empty then: what happened before is known
         self.known_until_ns = 0  # what happened before is told; read by another thread
-        self._overflow_ns = 0  # events may be missing since then; 0: none
-        self._overflows = 0
+        self._overflow_ns = self._overflows = 0  # events may be missing since then, 0: none; and how often that was so
         self._lives = Lives()
         self._unseen = Unseen("source.cgroup")
         self._scan_at = self._seconds() + rescan_seconds
@@ -164,6 +163,7 @@ class Watcher:
     def _poll(self, timeout: float) -> None:
         began_ns = self._clock.wall_ns()
         ready = self._epoll.poll(timeout)
+        self.stirs += len(ready)
         source, quiet = self._inotify, True
         for fd, _ in ready:
             if source is not None and fd == source.fd:

@@ -67,9 +67,27 @@ async def test_what_is_held_on_processes_is_not_held_on_files(host: Hierarchies,
     cgroups.make("a")
     followed = 0
     with contextlib.closing(sampler_of(host)) as sampler:
-        sampler.share_with(lambda: followed)
+        sampler.share_with(lambda: followed, lambda: 0)
         before = len(os.listdir("/proc/self/fd"))
         for followed in (0, 100_000, 0):
             (told,) = await sampler.read([look_at(host, f"{cgroups.path}/a")])
             assert told.sample.get("cpu_usage_ns") == 0
             assert (len(os.listdir("/proc/self/fd")) > before) == (followed == 0)
+
+
+async def test_facts_have_their_turn_while_samples_are_read(
+    host: Hierarchies, cgroups: CgroupFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When something happens nothing is read for a moment; where it does all the time, everything is read all the same."""
+    for name in "abcdefghijkl":
+        cgroups.make(name)
+    looks = [look_at(host, f"{cgroups.path}/{name}") for name in "abcdefghijkl"]
+    waits: list[float] = []
+    with contextlib.closing(sampler_of(host)) as sampler:
+        monkeypatch.setattr(sampler._closing, "wait", waits.append)
+        for stirs, expected in (([0] * 20, 0), ([0] * 5 + [1] * 20, 1), (list(range(40)), 10)):
+            told = iter(stirs)
+            sampler.share_with(lambda: 0, lambda told=told: next(told))  # type: ignore[misc]
+            waits.clear()
+            assert len(await sampler.read(looks)) == len(looks)
+            assert len(waits) == expected
