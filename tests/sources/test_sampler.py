@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -86,8 +87,7 @@ async def test_facts_have_their_turn_while_samples_are_read(
     with contextlib.closing(sampler_of(host)) as sampler:
         monkeypatch.setattr(sampler._closing, "wait", waits.append)
         for stirs, expected in (([0] * 20, 0), ([0] * 5 + [1] * 20, 1), (list(range(40)), 10)):
-            told = iter(stirs)
-            sampler.share_with(lambda: 0, lambda told=told: next(told))  # type: ignore[misc]
+            sampler.share_with(lambda: 0, partial(next, iter(stirs)))
             waits.clear()
             assert len(await sampler.read(looks)) == len(looks)
             assert len(waits) == expected
