@@ -201,7 +201,7 @@ async def test_what_waited_behind_a_disk_that_cannot_be_read_waits_no_more() -> 
     await until(lambda: asked and each.backlog.urgency(5000, 8_000_000) == "none")
     each.backlog.lose_disk("durable")
     each.told_of_losses()
-    await until(lambda: sink.entries and sink.entries[-1].position == 21, deadline_seconds=5)
+    await until(lambda: sink.entries and sink.entries[-1].position == 21)
     assert [entry.position for entry in sink.entries if entry.topic.short == "stats"] == [21]
     running.cancel()
     await asyncio.wait([running])
