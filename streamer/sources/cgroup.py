@@ -272,8 +272,8 @@ class CgroupSampler:
 
         followed  how many descriptors are held on processes, which have no other way: so many fewer are held here
         stirs     goes up when something happens: for a moment nothing is read then. Each file that is read gives Python's lock
-                  away, too short for another thread to wake up, who then waits for `sys.setswitchinterval`; a fact does so some
-                  twenty times, and would come out when all is read
+                  away, too short for another thread to wake up, who then waits for `sys.setswitchinterval`; a fact needs it some
+                  dozens of times, and would come out when all is read
         """
         self._followed, self._stirs = followed, stirs
 

@@ -39,7 +39,7 @@ async def test_it_watches_answers_and_ends(cgroups: CgroupFolder, capfd: pytest.
         info = await manager.container_info(path)
         assert info.spec.memory.limit == 64 << 20
         watch = manager.watch_for_events(EventRequest(cgroups.path, True, CREATED_AND_DELETED))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(30):
             late = cgroups.make("late")
             created = await anext(watch)
             cgroups.remove("late")
@@ -62,7 +62,7 @@ async def test_a_real_kill_is_heard_as_two_events(cgroups: CgroupFolder) -> None
     async with ContainerManager() as manager:
         watch = manager.watch_for_events(EventRequest(cgroups.path, True, frozenset({"oom", "oomKill"})))
         killed = cgroups.run("limited", "tail", "/dev/zero")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(30):
             of_killed, of_limit = await anext(watch), await anext(watch)
         assert await asyncio.to_thread(killed.wait) == -signal.SIGKILL
         past = await manager.past_events(EventRequest(path, event_types=frozenset({"oom"})))
@@ -98,7 +98,7 @@ async def test_processes_are_listed_as_ps_lists_them(cgroups: CgroupFolder) -> N
     with pytest.raises(NotFound):
         await manager.process_list("/")
     async with manager:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(30):
             while [(process.cmd, process.status[0]) for process in await manager.process_list(path)] != [("sleep", "S")]:
                 await asyncio.sleep(0.01)  # the shell that joins becomes it
         (process,) = await manager.process_list(path)

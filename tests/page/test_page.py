@@ -173,7 +173,7 @@ async def next_poll(page: Page) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.01)
 

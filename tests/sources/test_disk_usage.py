@@ -37,7 +37,7 @@ PATH = f"/docker/{ID}"
 
 
 def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 20
     while not (found := condition()):
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -72,7 +72,7 @@ class Watched:
             await self._task
 
     async def until(self, condition: Callable[[FilesystemUsage], bool]) -> FilesystemUsage:
-        deadline, last = time.monotonic() + 60, None
+        deadline, last = time.monotonic() + 30, None
         while time.monotonic() < deadline:
             (told,) = await self._sampler.read([self._look])
             for last in told.sample.filesystems:

@@ -45,7 +45,7 @@ class Listening:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
-    async def until(self, condition: Callable[[], Any], seconds: float = 120.0) -> None:
+    async def until(self, condition: Callable[[], Any], seconds: float = 30.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             if self._task.done():

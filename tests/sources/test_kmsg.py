@@ -87,7 +87,7 @@ class Listening:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    async def until(self, condition: Callable[[], object], seconds: float = 120.0) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 20) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:

@@ -64,7 +64,7 @@ def test_this_machine_is_described() -> None:
 async def heard_from(source: MachineSource, until: Callable[[list[o.HostDescribed]], bool]) -> list[o.HostDescribed]:
     heard: list[o.HostDescribed] = []
     task = asyncio.create_task(source.run(heard.append))  # type: ignore[arg-type]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 20
     while not until(heard):
         assert time.monotonic() < deadline, heard
         await asyncio.sleep(0.002)

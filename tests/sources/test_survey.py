@@ -55,7 +55,7 @@ async def test_all_that_was_there_is_told_before_it_is_ready(count: int, tmp_pat
     told: list[o.Observation] = []
     source = CgroupSource(tree(tmp_path), scope="containers", clock=SystemClock(), telemetry=Telemetry(), rescan_seconds=60)
     running = asyncio.create_task(source.run(told.append))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(30):
         await source.wait_ready()
         there = {seen.path for seen in told if isinstance(seen, o.Appeared)}
         assert there == {f"/c{number}" for number in range(count)}

@@ -43,7 +43,7 @@ class Watched:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Let it work until something is so."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 30
         while not condition():
             assert time.monotonic() < deadline, self.told
             self.watcher.wait(0.05)

@@ -50,7 +50,7 @@ class Agent:
         self.until(lambda: any("watching" in line for line in self.errors), "it did not become ready")
         return self
 
-    def until(self, condition: Callable[[], Any], otherwise: str, seconds: float = 120.0) -> Any:
+    def until(self, condition: Callable[[], Any], otherwise: str, seconds: float = 40.0) -> Any:
         """Wait for a truthy answer and return it; fail with what the agent said otherwise."""
         deadline = time.monotonic() + seconds
         while not (answer := condition()):
@@ -66,17 +66,17 @@ class Agent:
         """Every message in which all these fields have these values."""
         return [line for line in list(self.lines) if all(line.get(name) == value for name, value in fields.items())]
 
-    def wait_said(self, count: int = 1, seconds: float = 120.0, **fields: Any) -> list[dict[str, Any]]:
+    def wait_said(self, count: int = 1, seconds: float = 40.0, **fields: Any) -> list[dict[str, Any]]:
         """Wait until at least `count` such messages were said; returns all of them."""
         self.until(lambda: len(self.said(**fields)) >= count, f"{count} of {fields} were not said", seconds)
         return self.said(**fields)
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 120.0) -> int:
+    def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 60.0) -> int:
         """Signal it and wait for its end; returns its exit code."""
         self.process.send_signal(number)
         return self.wait(seconds)
 
-    def wait(self, seconds: float = 120.0) -> int:
+    def wait(self, seconds: float = 60.0) -> int:
         """Wait for its end; returns its exit code."""
         code = self.process.wait(timeout=seconds)
         for thread in self._threads:

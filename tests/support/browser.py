@@ -80,7 +80,7 @@ class Page:
             pytest.fail(f"{expression[:200]}: {answer['exceptionDetails']['exception'].get('description')}", pytrace=False)
         return answer["result"].get("value")
 
-    async def until(self, expression: str, otherwise: str, seconds: float = 60.0) -> Any:
+    async def until(self, expression: str, otherwise: str, seconds: float = 30.0) -> Any:
         """Wait for a truthy value and return it."""
         deadline = asyncio.get_running_loop().time() + seconds
         while not (value := await self.evaluate(expression)):
@@ -206,7 +206,7 @@ async def browser() -> AsyncIterator[Browser]:
         with contextlib.suppress(TimeoutError, RuntimeError):
             await found.send("Browser.close")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(10):
                 await process.wait()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -26,7 +26,7 @@ OLD, NEW = "0ld-" + "a" * 40, "n3w-" + "b" * 40
 def asked(url: str, token: str, trust: ssl.SSLContext | None = None) -> tuple[int, Any]:
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
     try:
-        with urllib.request.urlopen(request, timeout=60, context=trust) as answer:
+        with urllib.request.urlopen(request, timeout=10, context=trust) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as refused:
         with refused:
@@ -94,7 +94,7 @@ def test_insecure_is_said_by_all_that_can_say_it(tmp_path: Path) -> None:
         status, said = asked(f"http://127.0.0.1:{port}/readyz", "any")
         assert status == 200
         assert next(part for part in said["components"] if part["component"] == "sidecar")["state"] == "degraded"
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             assert b"\nstreamer_http_insecure 1\n" in answer.read()
         config.write_text(config.read_text() + "insecure = true\n")
         assert "sidecar degraded since 20" in healthcheck(config).stdout

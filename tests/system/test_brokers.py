@@ -52,7 +52,7 @@ def from_redis(redis: RedisServer, prefix: str, kind: str) -> list[dict[str, Any
 
 def get(port: int, path: str) -> Any:
     """A JSON answer of the sidecar."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
         return json.load(answer)
 
 
@@ -108,7 +108,7 @@ def test_a_stopped_broker_disturbs_nobody_and_loses_nothing(stopped: str, cgroup
 
 def _waiting(port: int) -> float:
     """Durable messages that some sink has not acknowledged."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
     found = [
         float(line.split()[1]) for line in lines if line.startswith("streamer_sink_backlog_messages{") and 'lane="durable"' in line
