@@ -302,7 +302,7 @@ async def test_a_daemon_that_was_restarted_between_two_runs_is_declared(own_engi
 @live
 async def test_a_daemon_that_stops_and_starts_is_said_once_each(own_engine: DockerEngine) -> None:
     """Degraded once, Recovered once, the loss declared, and what changed meanwhile described."""
-    id_ = own_engine.run("--restart", "always", "--stop-timeout", "1")
+    id_ = own_engine.run("--restart", "always")
     async with Listening(own_engine.host) as listening:
         await listening.until(lambda: (told := listening.latest(id_)) and told.pid)
         before = listening.latest(id_)

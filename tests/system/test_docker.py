@@ -104,7 +104,7 @@ def test_create_without_start_says_nothing(agent: Agent, docker_engine: DockerEn
 def test_stop_and_start_are_two_incarnations(agent: Agent, docker_engine: DockerEngine) -> None:
     """The same id, another incarnation; counters begin anew."""
     stoppable = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done"
-    container = docker_engine.run("--stop-timeout", "60", "--name", "two-lives", command=("sh", "-c", stoppable))
+    container = docker_engine.run("--stop-signal", "TERM", "--name", "two-lives", command=("sh", "-c", stoppable))
     agent.wait_said(event="created", container_id=container)
     agent.until(lambda: "ready" in docker_engine.cli("logs", container), "it did not come to listen to signals")
     docker_engine.cli("stop", container)
