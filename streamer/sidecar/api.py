@@ -5,24 +5,20 @@ Bodies are joined from JSON: last samples, events and host facts are the records
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from streamer.cadvisor.operations import Operations
 from streamer.clock import rfc3339
-from streamer.contracts import Clock, Status
+from streamer.contracts import Status
 from streamer.memory import ID_PREFIX_MIN, Event, Memory
 from streamer.model import messages as m
+from streamer.sidecar.context import Context, Query
 from streamer.sidecar.exchange import Pieces
-from streamer.sidecar.feed import Feed
 from streamer.sidecar.metrics import metrics_body
-from streamer.sidecar.prometheus import Exposition
 from streamer.sidecar.query import Answer, Refused, encode
-from streamer.telemetry import Telemetry
 
 MOST_EVENTS: Final = 5000
 
@@ -30,34 +26,6 @@ CANDIDATES_SHOWN: Final = 20
 _GAPS_SHOWN: Final = 100
 _WORKING: Final = ("ok", "degraded")
 _SEVERITY: Final = {"ok": 0, "off": 0, "starting": 1, "degraded": 2, "down": 3}
-
-Query = dict[str, Any]
-
-
-class Context(NamedTuple):
-    """What a query may look at.
-
-    essential   components without which the agent cannot do its main job
-    operations  cAdvisor's, for its API
-    replaying   held while past events are looked through for one client: however many come back at once, it is one at a time
-    feed        what the clients of `/events` are told
-    """
-
-    memory: Memory
-    telemetry: Telemetry
-    statuses: Callable[[], list[Status]]
-    exposition: Exposition
-    essential: Sequence[str]
-    operations: Operations
-    clock: Clock
-    replaying: asyncio.Lock
-    feed: Feed
-
-    @property
-    def now_ms(self) -> int:
-        """Wall clock, ms since 1970."""
-        return self.clock.wall_ns() // 1_000_000
-
 
 # health
 

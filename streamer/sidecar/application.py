@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 
 from streamer.cadvisor.errors import NotFound, RequestFailed
 from streamer.sidecar import cadvisor
-from streamer.sidecar.api import Context, Query
+from streamer.sidecar.context import Context, Query
 from streamer.sidecar.exchange import BodyTooLarge, Exchange, Lines, Pieces, tag_of
 from streamer.sidecar.query import Answer, Refused, encode, parse
 from streamer.sidecar.route import Given, Route

@@ -39,7 +39,7 @@ from streamer.cadvisor.shapes_v2 import (
     ProcessInfo,
 )
 from streamer.cadvisor.tree import canonical
-from streamer.sidecar.api import Context, Query
+from streamer.sidecar.context import Context, Query
 from streamer.sidecar.exchange import Lines, Pieces
 from streamer.sidecar.query import MOST_PARAMETERS, Answer, Kind, Param, Refused, encode
 from streamer.sidecar.route import Given, Route

@@ -17,7 +17,8 @@ from streamer.memory import ID_PREFIX_MIN, Container, Memory
 from streamer.model import messages as m
 from streamer.sidecar import rates as use
 from streamer.sidecar import recent
-from streamer.sidecar.api import CANDIDATES_SHOWN, Context, Query, about, separated
+from streamer.sidecar.api import CANDIDATES_SHOWN, about, separated
+from streamer.sidecar.context import Context, Query
 from streamer.sidecar.exchange import Pieces
 from streamer.sidecar.following import labels_fit
 from streamer.sidecar.query import Answer, Kind, Refused, encode

@@ -9,7 +9,7 @@ from typing import Final
 
 from streamer.memory import Event
 from streamer.sidecar import following
-from streamer.sidecar.api import Context, Query
+from streamer.sidecar.context import Context, Query
 from streamer.sidecar.exchange import Lines
 from streamer.sidecar.feed import Follower
 from streamer.sidecar.following import EVENTS, LINES, SSE, Dropped, Framing, Past, Place, Wish

@@ -11,7 +11,7 @@ from streamer.sidecar.textformat import OPENMETRICS, TEXT, Format
 if TYPE_CHECKING:
     from streamer.memory import Container
     from streamer.model.messages import HostInfo
-    from streamer.sidecar.api import Context
+    from streamer.sidecar.context import Context
 
 _CHUNK: Final = 65_536
 """Characters; made in some tenths of a millisecond."""

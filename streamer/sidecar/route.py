@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from streamer.sidecar.access import Rule
-from streamer.sidecar.api import Context, Query
+from streamer.sidecar.context import Context, Query
 from streamer.sidecar.exchange import Lines, Pieces
 from streamer.sidecar.query import Answer, Param
 

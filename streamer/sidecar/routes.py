@@ -7,7 +7,7 @@ from typing import Final
 
 from streamer.model.messages import HostInfo
 from streamer.sidecar import api, cadvisor, containers, events, following, openapi, shapes, static, validate
-from streamer.sidecar.api import Context, Query
+from streamer.sidecar.context import Context, Query
 from streamer.sidecar.query import Answer, Param, encode, flag, label, some_of, whole, word
 from streamer.sidecar.rates import MOST_POINTS
 from streamer.sidecar.route import Route

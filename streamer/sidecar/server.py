@@ -19,9 +19,9 @@ from streamer.contracts import Clock, Status
 from streamer.memory import Memory
 from streamer.sidecar import listen, loop_delay
 from streamer.sidecar.access import policy
-from streamer.sidecar.api import Context
 from streamer.sidecar.application import UNROUTED, application
 from streamer.sidecar.connection import Connection
+from streamer.sidecar.context import Context
 from streamer.sidecar.feed import Feed
 from streamer.sidecar.gate import Gate
 from streamer.sidecar.handshake import Handshakes

@@ -10,7 +10,7 @@ import functools
 from importlib.resources import files
 from typing import Final
 
-from streamer.sidecar.api import Context, Query
+from streamer.sidecar.context import Context, Query
 from streamer.sidecar.query import Answer, Refused
 
 INDEX: Final = "index.html"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from streamer.contracts import Status
 from streamer.model.messages import HostInfo
-from streamer.sidecar.api import Context, Query
+from streamer.sidecar.context import Context, Query
 from streamer.sidecar.query import Answer
 
 

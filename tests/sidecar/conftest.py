@@ -21,8 +21,8 @@ from streamer.config import Http
 from streamer.contracts import Clock, Status
 from streamer.memory import Limits, Memory
 from streamer.model import messages as m
-from streamer.sidecar.api import Context
 from streamer.sidecar.application import application
+from streamer.sidecar.context import Context
 from streamer.sidecar.feed import Feed
 from streamer.sidecar.prometheus import Exposition
 from streamer.sidecar.server import Sidecar
