@@ -1,12 +1,14 @@
 """Does a container cost the same however many there are: CPU per container and sample, memory, descriptors, the pace of sampling.
 
-Beside it the fixed cost: an agent that has none to sample.
+Beside it the fixed cost: an agent that has none to sample; a C loop that reads the same files; and what one more container costs.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
+import subprocess
 import tempfile
 import time
 from contextlib import ExitStack
@@ -18,6 +20,7 @@ from benchmarks.agent import SecondAgent, total
 from benchmarks.cgroups import Cgroups, tenant_command
 from benchmarks.command import add_save, plain, positive, progress
 from benchmarks.ends import open_ends
+from benchmarks.yardstick import PACED, Yardstick
 from streamer.kernel.hierarchy import detect
 
 _REST_SECONDS: Final = 10.0
@@ -35,10 +38,14 @@ class Window(NamedTuple):
 
 
 class Size(NamedTuple):
-    """An agent with so many containers; the last three as they were at the end."""
+    """An agent with so many containers; the last five as they were at the end.
+
+    floor_us  the C loop's CPU per container and round before and after; empty where it cannot hold all files open
+    """
 
     containers: int
     windows: list[Window]
+    floor_us: list[float]
     rss_bytes: int
     pss_bytes: int
     descriptors: int
@@ -48,7 +55,9 @@ class Size(NamedTuple):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m benchmarks growth`."""
-    parser.add_argument("--sizes", type=positive, nargs="+", default=[10, 50, 100, 500, 1000, 2000], metavar="N", help="containers")
+    parser.add_argument(
+        "--sizes", type=positive, nargs="+", default=[10, 50, 100, 500, 1000, 1400, 2000], metavar="N", help="containers"
+    )
     parser.add_argument("--workload", choices=("idle", "busy"), default="idle", help="processes that sleep, or that do a little")
     parser.add_argument("--sink", choices=("file", "kafka", "redis"), default="file", help="where to")
     parser.add_argument("--warm-up", type=positive, default=5, metavar="S", help="130: the memory of samples is full then")
@@ -62,25 +71,39 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamer-bench-")))
         url = open_ends(stack, [args.sink], 6, directory)[args.sink].url
-        sizes = [_size(count, url, args, directory) for count in (0, *args.sizes)]
+        yardstick = Yardstick(directory)
+        sizes = [_size(count, url, args, directory, yardstick) for count in (0, *sorted(set(args.sizes)))]
     return _report(args, sizes)
 
 
-def _size(count: int, url: str, args: argparse.Namespace, directory: Path) -> Size:
+def _size(count: int, url: str, args: argparse.Namespace, directory: Path, yardstick: Yardstick) -> Size:
     progress(f"{count} containers")
     tenant = tenant_command(directory, args.workload)
-    with Cgroups(detect(Path("/")), count, tenant, hidden=True) as cgroups, SecondAgent(url, directory / f"log-{count}", cgroups.alone()) as agent:  # fmt: skip
-        agent.wait_sampled(2 * count)
-        time.sleep(args.warm_up if count else min(args.warm_up, _REST_SECONDS))
-        windows = [_window(agent, args.seconds) for _ in range(args.windows)]
-        told = agent.metrics()
-        if args.sink == "file":
-            (directory / "messages.jsonl").open("r+b").truncate(0)
-        progress(f"  {sum(w.cpu for w in windows) * _US / max(1, sum(w.samples for w in windows)):.0f} µs a sample")
-        return Size(
-            count, windows, agent.rss_bytes(), agent.pss_bytes(), agent.descriptors(),
-            total(told, "streamer_memory_bytes"), told["streamer_memory_samples"],
-        )  # fmt: skip
+    with Cgroups(detect(Path("/")), count, tenant, hidden=True) as cgroups:
+        floor = _floor(cgroups, args.seconds, yardstick)
+        with SecondAgent(url, directory / f"log-{count}", cgroups.alone()) as agent:
+            agent.wait_sampled(2 * count)
+            time.sleep(args.warm_up if count else min(args.warm_up, _REST_SECONDS))
+            windows = [_window(agent, args.seconds) for _ in range(args.windows)]
+            told = agent.metrics()
+            if args.sink == "file":
+                (directory / "messages.jsonl").open("r+b").truncate(0)
+            progress(f"  {sum(w.cpu for w in windows) * _US / max(1, sum(w.samples for w in windows)):.0f} µs a sample")
+            measured = agent.rss_bytes(), agent.pss_bytes(), agent.descriptors()
+        floor += _floor(cgroups, args.seconds, yardstick)
+    return Size(count, windows, floor, *measured, total(told, "streamer_memory_bytes"), told["streamer_memory_samples"])
+
+
+def _floor(cgroups: Cgroups, seconds: int, yardstick: Yardstick) -> list[float]:
+    """One turn of the C loop."""
+    if not cgroups.paths:
+        return []
+    yardstick.take(cgroups.listing())
+    try:
+        return [yardstick.us(seconds, PACED)]
+    except subprocess.CalledProcessError as failed:
+        progress(f"  no C loop: {failed.stderr.decode().strip()}")
+        return []
 
 
 def _window(agent: SecondAgent, seconds: float) -> Window:
@@ -93,6 +116,12 @@ def _window(agent: SecondAgent, seconds: float) -> Window:
     return Window(took, cpu, samples, skipped)
 
 
+def _one_more(smaller: Size, size: Size) -> float:
+    """What each container more than the smaller number of them costs, µs of CPU a second."""
+    of_each = [statistics.median(window.cpu / window.seconds for window in of.windows) for of in (smaller, size)]
+    return (of_each[1] - of_each[0]) * _US / (size.containers - smaller.containers)
+
+
 def _report(args: argparse.Namespace, sizes: list[Size]) -> int:
     machine = report.machine()
     rest = sizes[0]
@@ -100,7 +129,7 @@ def _report(args: argparse.Namespace, sizes: list[Size]) -> int:
     rows = []
     per_sample: dict[int, float] = {}
     slow = []
-    for size in sizes[1:]:
+    for smaller, size in itertools.pairwise(sizes):
         costs = [window.cpu * _US / window.samples for window in size.windows]
         without = [(window.cpu - rest_share * window.seconds) * _US / window.samples for window in size.windows]
         pace = sum(window.samples for window in size.windows) / size.containers / sum(window.seconds for window in size.windows)
@@ -109,14 +138,15 @@ def _report(args: argparse.Namespace, sizes: list[Size]) -> int:
         per_sample[size.containers] = statistics.median(without)
         rows.append(
             (
-                str(size.containers), report.spread(costs), report.spread(without), f"{pace:.3f}", f"{sum(w.skipped for w in size.windows):.0f}",
+                str(size.containers), report.spread(costs), report.spread(without), f"{_one_more(smaller, size):.0f}",
+                f"{statistics.mean(size.floor_us):.0f}" if size.floor_us else "-", f"{pace:.3f}", f"{sum(w.skipped for w in size.windows):.0f}",
                 f"{size.rss_bytes / 1e6:.1f}", f"{size.descriptors}", f"{(size.rss_bytes - rest.rss_bytes) / size.containers / 1000:.1f}",
                 f"{size.memory_bytes / size.containers / 1000:.1f}", f"{size.samples_held / size.containers:.0f}",
             )
         )  # fmt: skip
     middle = statistics.median(per_sample.values())
     head = (
-        "containers", "CPU µs a sample", "without the fixed cost", "samples a container and second", "left out",
+        "containers", "CPU µs a sample", "without the fixed cost", "one more, µs a second", "C loop µs", "samples a container and second", "left out",
         "RSS MB", "descriptors", "KB a container: RSS", "samples", "samples held of each",
     )  # fmt: skip
     text = "\n\n".join(

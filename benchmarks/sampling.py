@@ -7,9 +7,7 @@ nothing else: what the kernel charges. The ratio of the two is the figure; READM
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,13 +18,13 @@ from typing import Any, Final, NamedTuple
 
 from benchmarks import cpu, report, stages
 from benchmarks.agent import AgentProcess, free_port
-from benchmarks.cgroups import Cgroups, compiled, tenant_command, wait_until
+from benchmarks.cgroups import Cgroups, tenant_command, wait_until
 from benchmarks.command import add_save, plain, positive, progress
 from benchmarks.containers import DockerContainers, started_engine
 from benchmarks.ends import End, open_ends
+from benchmarks.yardstick import PACED, UNPACED, Yardstick
 from streamer.kernel.hierarchy import Hierarchies, detect
 
-_SLICES: Final = 1  # the agent hands over to its sampling thread that often in a second
 _READY_SECONDS: Final = 60.0
 _REST_SECONDS: Final = 5.0
 _ENOUGH: Final = 0.95  # of the samples asked for; fewer, and the figure would be that of an agent that does not keep up
@@ -142,9 +140,9 @@ class Bench:
         self, args: argparse.Namespace, hierarchies: Hierarchies, ends: dict[str, End], directory: Path, docker: str
     ) -> None:
         self._args, self._hierarchies, self._ends, self._directory, self._docker = args, hierarchies, ends, directory, docker
-        self._loop, self._listed = compiled("pread_loop", directory), directory / "files"
+        self._yardstick = Yardstick(directory)
         self.mode = hierarchies.mode
-        self.in_ticks: Final = cpu.told_in_ticks()
+        self.in_ticks: Final = self._yardstick.in_ticks
         self.files: list[str] = []
         self.held: set[str] = set()
 
@@ -158,7 +156,7 @@ class Bench:
         """The C loop and the agent by turns."""
         listing = cgroups.listing()
         self.files = ["net/dev" if file.endswith("/net/dev") else Path(file).name for file in listing[0]]
-        self._listed.write_text("".join(f"{file}\n" for files in listing for file in files))
+        self._yardstick.take(listing)
         before = self._floor()
         for repetition in range(1, self._args.repetitions + 1):
             for configuration in configurations:
@@ -171,15 +169,7 @@ class Bench:
 
     def _floor(self) -> Floor:
         seconds = max(1, self._args.seconds // 3)
-        return Floor(self._loop_us(seconds, _SLICES), self._loop_us(max(1, seconds // 5), 0))
-
-    def _loop_us(self, seconds: int, slices: int) -> float:
-        command = [str(self._loop), str(self._listed), str(len(self.files)), str(seconds), str(slices)]
-        done: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-        used = done["not_idle_seconds"] if self.in_ticks else done["user_seconds"] + done["system_seconds"]
-        if used <= 0:
-            raise RuntimeError(f"no CPU was counted for {done['reads']} reads of the C loop: take more --containers or --seconds")
-        return used * _US / (done["reads"] / len(self.files))
+        return Floor(self._yardstick.us(seconds, PACED), self._yardstick.us(max(1, seconds // 5), UNPACED))
 
     def _window(self, configuration: Configuration, cgroups: Tenants) -> Window:
         end, count = self._ends[configuration.sink], len(cgroups.paths)
