@@ -28,7 +28,7 @@ from benchmarks.latency_broker import warm_kafka
 from streamer.kernel.hierarchy import detect
 
 _SETTLE_SECONDS: Final = 4.0
-_ALIVE_SECONDS: Final = (0.05, 0.08)  # what lives for less may be gone before anybody could look at it, and is said to be
+_ALIVE_MS: Final = 50  # what lives for less may be gone before anybody could look at it, and is said to be
 _APART_SECONDS: Final = (0.015, 0.045)  # not in step with anything
 _KILLS_APART_SECONDS: Final = 0.55  # the kernel tells of ten in five seconds in full
 _LATE_SECONDS: Final = 3.0
@@ -70,6 +70,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--containers", type=positive, default=500, metavar="N", help="cgroups that are sampled meanwhile")
     parser.add_argument("--workload", choices=("idle", "busy"), default="idle", help="what their processes do")
     parser.add_argument("--lives", type=positive, default=300, metavar="N", help="cgroups to make and remove")
+    parser.add_argument(
+        "--alive",
+        type=positive,
+        default=_ALIVE_MS,
+        metavar="MS",
+        help="how long each of them is there, at least; at most 1.6 times that",
+    )
     parser.add_argument(
         "--kills",
         type=positive,
@@ -113,7 +120,7 @@ def _to(stack: ExitStack, end: str, url: str, args: argparse.Namespace, cgroups:
     time.sleep(_SETTLE_SECONDS)
     before = agent.metrics()
     began = time.monotonic()
-    facts = _lives(cgroups, args.lives) | _kills(cgroups, args.kills)
+    facts = _lives(cgroups, args.lives, args.alive / 1000) | _kills(cgroups, args.kills)
     seconds = time.monotonic() - began
     sampled = agent.metrics()["streamer_samples_total"] - before["streamer_samples_total"]
     progress(f"{end}: {sampled / seconds:.0f} samples/s meanwhile")
@@ -160,7 +167,7 @@ class Timed(NamedTuple):
     done_ns: int
 
 
-def _lives(cgroups: Cgroups, count: int) -> dict[Fact, Timed]:
+def _lives(cgroups: Cgroups, count: int, alive_seconds: float) -> dict[Fact, Timed]:
     """Make and remove cgroups, in the anchor first; times are those of the system call there."""
     anchor, *others = cgroups.mounts
     facts = {}
@@ -169,7 +176,7 @@ def _lives(cgroups: Cgroups, count: int) -> dict[Fact, Timed]:
         facts[Fact("created", path)] = _timed("created", os.mkdir, anchor + path)
         for mount in others:
             os.mkdir(mount + path)
-        time.sleep(random.uniform(*_ALIVE_SECONDS))
+        time.sleep(alive_seconds * random.uniform(1, 1.6))
         facts[Fact("deleted", path)] = _timed("deleted", os.rmdir, anchor + path)
         for mount in others:
             os.rmdir(mount + path)

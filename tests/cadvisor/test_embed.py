@@ -148,7 +148,7 @@ def test_the_readmes_example_runs(cgroups: CgroupFolder, tmp_path: Path) -> None
     with subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as program:
-        limit = threading.Timer(60, program.kill)
+        limit = threading.Timer(240, program.kill)
         limit.start()
         try:
             assert program.stdout is not None and program.stderr is not None

@@ -65,7 +65,7 @@ def two_agents(world: World) -> None:
     with (world.directory / "second.log").open("wb") as log:
         second = world.agent.spawn(log)
         try:
-            code = second.wait(20)
+            code = second.wait(90)
         except subprocess.TimeoutExpired:
             second.kill()
             code = second.wait()

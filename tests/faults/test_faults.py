@@ -47,7 +47,7 @@ def test_nothing_is_silently_lost(name: str, parts: Parts, outcomes: list[Outcom
 
 
 @pytest.mark.v2
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.guest])
 def test_nothing_is_silently_lost_where_the_clock_is_ours(name: str, parts: Parts, outcomes: list[Outcome]) -> None:
     """The same inside the guest, for what would disturb the whole machine."""

@@ -143,6 +143,7 @@ def test_half_open_takes_connections_and_bytes_and_resets_them_when_it_heals(pro
         with connect(proxy) as new:
             new.sendall(b"lost")
             old.sendall(b"lost")
+            swallowed(proxy, "to_server", 8)
             assert silent(new) and silent(old) and bytes(echo.heard) == b"a"
             proxy.forward()
             assert is_reset(new) and is_reset(old)
@@ -155,9 +156,18 @@ def test_one_way_loses_one_direction(proxy: FaultProxy, echo: Echo, direction: D
     with connect(proxy) as client:
         proxy.drop(direction)
         client.sendall(b"ask")
+        swallowed(proxy, direction, 3)
         assert silent(client) and bytes(echo.heard) == arrived
         proxy.forward()
         assert is_reset(client)
+
+
+def swallowed(proxy: FaultProxy, direction: Direction, count: int) -> None:
+    """Wait until the proxy has lost so many bytes: silence before that is of those who have had no processor."""
+    deadline = time.monotonic() + 20
+    while proxy.statistics().dropped_bytes[direction] < count:
+        assert time.monotonic() < deadline, proxy.statistics()
+        time.sleep(0.005)  # the pace of asking; the deadline is above
 
 
 def test_reset_ends_what_is_there_and_lets_new_ones_in(proxy: FaultProxy) -> None:

@@ -24,7 +24,7 @@ SHORT_SECONDS: Final = (0.05, 0.3)
 LONG_SECONDS: Final = (1.0, 4.0)
 _MOST_STAYING: Final = 12
 _OOM_LIMIT_BYTES: Final = 8 << 20
-_OOM_SECONDS: Final = 10.0
+_OOM_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.01
 _ROOT: Final = Path("/sys/fs/cgroup")
 

@@ -254,9 +254,10 @@ async def test_what_waits_for_a_sink_that_is_configured_no_more_is_declared(tmp_
     second.store.close()
 
 
-async def test_samples_go_to_disk_while_a_sink_lags_and_come_back(tmp_path: Path) -> None:
+async def test_samples_go_to_disk_while_a_sink_lags_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory stays small, nothing is lost, a living sink is not disturbed, and a kill loses none of what was spilled."""
-    settings = OutboxSettings(batch_bytes=900_000)
+    monkeypatch.setattr(disk, "STALL_SECONDS", 60.0)  # so many at once, and a machine that is slow, are no disk that hangs
+    settings = OutboxSettings(batch_bytes=900_000, connect_timeout="1h")
     dead, alive = FlakySink(connects=[Hang()], name="kafka"), RecordingSink("redis")
     first = Run(tmp_path, dead, alive, settings=settings)
     async with first.running(killed=True):
@@ -265,7 +266,7 @@ async def test_samples_go_to_disk_while_a_sink_lags_and_come_back(tmp_path: Path
         for _ in range(150):
             sent += [entry.id for entry in first.publish(*(first.speaker.stats("a", name="x" * 1000) for _ in range(50)))]
             await asyncio.sleep(0)
-        await alive.wait_for(7501)
+        await alive.wait_for(7501, 60)
         lane = next(d for d in first.outbox._deliveries if d.sink.name == "kafka").backlog.lane("stats")
         await until(lambda: lane.messages == 7500 and lane.head_bytes < 6_000_000 and lane.disk_messages > 3000)
         await until(lambda: (tmp_path / FILE).exists() and first.store.leftovers.spilled(1000))
@@ -273,7 +274,7 @@ async def test_samples_go_to_disk_while_a_sink_lags_and_come_back(tmp_path: Path
     kafka = FlakySink(name="kafka")
     second = Run(tmp_path, kafka, alive, epoch=2000)
     async with second.running():
-        await kafka.wait_for(7501)
+        await kafka.wait_for(7501, 60)
         await until(lambda: not any(second.outbox.left().values()))
     assert _ids(kafka) == sent
     assert [(one.component, one.first, one.last) for one in second.unsaid if isinstance(one, Lost)] == [
@@ -377,9 +378,10 @@ async def test_a_file_damaged_while_running_is_put_aside_and_begun_anew(tmp_path
     assert _ids(kafka) == sent
 
 
-async def test_the_caps_hold_and_what_goes_is_declared(tmp_path: Path) -> None:
+async def test_the_caps_hold_and_what_goes_is_declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An outage longer than the disk has room for: the oldest samples go, with their numbers; facts stay."""
-    settings = OutboxSettings(stats_bytes=1_000_000)
+    monkeypatch.setattr(disk, "STALL_SECONDS", 60.0)  # as above
+    settings = OutboxSettings(stats_bytes=1_000_000, connect_timeout="1h")
     run = Run(tmp_path, FlakySink(connects=[Hang()], name="kafka"), settings=settings)
     async with run.running():
         run.publish(run.speaker.oom("first"))

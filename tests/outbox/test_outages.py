@@ -76,7 +76,7 @@ async def test_an_outage_loses_nothing_and_disturbs_nobody(name: str, own: Broke
     sent: list[Entry] = []
 
     async def talk(until: Callable[[], bool], least: int) -> None:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(240):
             start = len(sent)
             while len(sent) < start + least or not until():
                 some = speaker.some(120, containers=4)

@@ -331,11 +331,11 @@ async def test_a_lost_connection_is_said_and_found_again() -> None:
             assert "Connection lost since" in await page.until(f"({VISIBLE})('lost')", "it did not say that the connection is lost")
             town.at(time.time_ns())
             town.settle("came-meanwhile")
-            async with town.serving(address):
-                await page.until(f"{LIVE} && !({VISIBLE})('lost')", "the connection was not found again")
-                await page.until(f"({NAMES}).includes('came-meanwhile')", "what happened meanwhile is not there")
-                assert all("Failed to load resource" in trouble for trouble in page.troubles)
-                page.troubles.clear()
+            await serving.enter_async_context(town.serving(address))  # which ends behind the page: nothing else is to be refused
+            await page.until(f"{LIVE} && !({VISIBLE})('lost')", "the connection was not found again")
+            await page.until(f"({NAMES}).includes('came-meanwhile')", "what happened meanwhile is not there")
+            assert all("Failed to load resource" in trouble for trouble in page.troubles)
+            page.troubles.clear()
 
 
 async def test_nothing_is_asked_while_nobody_looks() -> None:

@@ -68,14 +68,14 @@ async def test_too_few_replicas_are_named_and_waited_for(prefix: str) -> None:
 
 
 async def _until(happened: Callable[[], bool]) -> None:
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(240):
         while not await asyncio.to_thread(happened):
             await asyncio.sleep(0.2)
 
 
 async def _until_refused(sink: KafkaSink, batch: list[Entry], words: str) -> NotConnected:
     """Try again, as the outbox does, while leaders move."""
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(240):
         while True:
             try:
                 await sink.connect()
@@ -88,7 +88,7 @@ async def _until_refused(sink: KafkaSink, batch: list[Entry], words: str) -> Not
 
 
 async def _until_sent(sink: KafkaSink, batch: list[Entry]) -> None:
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(240):
         while True:
             try:
                 await sink.connect()

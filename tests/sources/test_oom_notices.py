@@ -7,7 +7,7 @@ import contextlib
 import os
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -225,15 +225,19 @@ async def test_one_that_is_made_anew_before_it_is_asked_for_is_asked_for_once(
         async with asyncio.timeout(SECONDS):
             await source.wait_ready()
             path = f"{folder.path}/short"
-            for _ in range(2):
+
+            def times(kind: type[o.Appeared | o.Vanished], seen: Iterable[o.Observation]) -> int:
+                return sum(isinstance(each, kind) and each.path == path for each in tuple(seen))
+
+            for turn in (1, 2):
                 folder.make("short")
-                while not any(isinstance(each, o.Appeared) and each.path == path for each in tuple(source._seen)[-1:]):
+                while times(o.Appeared, source._seen) < turn:
                     time.sleep(0.001)
                 folder.remove("short")
-                while not any(isinstance(each, o.Vanished) and each.path == path for each in tuple(source._seen)[-1:]):
+                while times(o.Vanished, source._seen) < turn:
                     time.sleep(0.001)
             folder.make("short")
-            while not any(isinstance(each, o.Appeared) and each.path == path for each in heard[-1:]):
+            while times(o.Appeared, heard) < 3:
                 await asyncio.sleep(0.002)
             await asyncio.sleep(0)
         assert asked.count(path) == 1

@@ -30,7 +30,7 @@ import pytest
 _ROOT: Final = Path(__file__).parents[2]
 _LIBS: Final = _ROOT / ".cache" / "kafka-libs"
 _POM: Final = Path(__file__).parent / "kafka" / "pom.xml"
-_START_SECONDS: Final = 180.0
+_START_SECONDS: Final = 240.0
 _LOG4J: Final = """\
 status = error
 rootLogger.level = warn
@@ -89,7 +89,7 @@ class Server:
             )
 
     def wait_until_it_answers(self) -> None:
-        """Wait for a server that was launched; a test fails when that takes a minute or it has ended."""
+        """Wait for a server that was launched; a test fails when that takes minutes or it has ended."""
         deadline = time.monotonic() + _START_SECONDS
         while not self.answers():
             if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
@@ -213,14 +213,15 @@ class KafkaServer(Server):
         return [*self._java("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"), "kafka.Kafka", str(self._properties)]
 
     def answers(self) -> bool:
-        # ApiVersions v0: the broker answers it on the client listener when it has started. (size, key, version, id, client)
-        reply = _said(self.port, bytes.fromhex("0000000a 0012 0000 00000001 ffff"))
-        return len(reply) > 8 and reply[4:8] == b"\0\0\0\1"
+        # Metadata v1 of no topic: (size, key, version, id, client, topics). The broker answers when it has started, and names itself
+        # once the controller counts it in: a client that asks before finds nobody. (size, id, brokers, ...)
+        reply = _said(self.port, bytes.fromhex("0000000e 0003 0001 00000001 ffff 00000000"))
+        return reply[4:8] == b"\0\0\0\1" and int.from_bytes(reply[8:12]) > 0
 
     def tool(self, main_class: str, *arguments: str, given: str | None = None) -> str:
         """What one of Kafka's own command line tools prints."""
         command = [*self._java("-Xmx128m", "-XX:TieredStopAtLevel=1"), main_class, *arguments]
-        done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=90, check=False)
+        done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -239,7 +240,7 @@ class KafkaServer(Server):
         properties = [word for name in shown for word in ("--property", f"print.{name}=true")]
         main_class = "org.apache.kafka.tools.consumer.ConsoleConsumer"
         where = ["--bootstrap-server", self.address, "--topic", topic, "--from-beginning", "--max-messages", str(count)]
-        return self.tool(main_class, *where, "--timeout-ms", "20000", *properties).splitlines()
+        return self.tool(main_class, *where, "--timeout-ms", "90000", *properties).splitlines()
 
     def _java(self, *options: str) -> list[str]:
         log4j = f"-Dlog4j2.configurationFile={self.directory}/log4j2.properties"
@@ -270,10 +271,13 @@ class KafkaServer(Server):
             "auto.create.topics.enable": "false",
             "log.dirs": str(self.directory / "data"),
             "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "1",
             "transaction.state.log.replication.factor": "1",
             "transaction.state.log.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
-            "broker.session.timeout.ms": "2000",  # a killed broker may come back once its session has ended
+            # A killed broker may come back once its session has ended. In the guest none is, and a host that takes its processor
+            # away for a moment would end it.
+            "broker.session.timeout.ms": "60000" if "GUEST_DISK" in os.environ else "2000",
             "broker.heartbeat.interval.ms": "500",
             "log.retention.check.interval.ms": "86400000",  # messages of a test may be years old
             "log.initial.task.delay.ms": "86400000",  # and be deleted 30 s after the start, when it looks for the first time
@@ -303,7 +307,7 @@ class KafkaServer(Server):
             ["keytool", "-genkeypair", "-keyalg", "EC", "-groupname", "secp256r1", *names, *store],
             ["keytool", "-exportcert", "-rfc", "-file", str(self.ca), *store],
         ):
-            subprocess.run(command, check=True, capture_output=True, timeout=60)
+            subprocess.run(command, check=True, capture_output=True, timeout=180)
 
 
 def _listeners(ports: dict[str, int]) -> str:
@@ -385,6 +389,6 @@ def redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[KafkaServer]:
-    """A Kafka that nobody stops."""
-    with KafkaServer() as server:
+    """A Kafka that nobody stops. Where the machine stands still for a moment, it is not taken for dead."""
+    with KafkaServer(broker_session_timeout_ms="60000") as server:
         yield server

@@ -40,6 +40,9 @@ _PREFIX: Final = "streamer-docker-"
 _MISSING: Final = "{} is missing: apt-get install -y --no-install-recommends docker.io iptables busybox-static"
 _DIRECTORIES: Final = ("bin", "dev", "etc", "proc", "root", "sys", "tmp")
 _MNT_DETACH: Final = 2
+# It waits 15 s for the containerd that it starts, and ends when that was not enough.
+_NO_CONTAINERD: Final = "timeout waiting for containerd to start"
+_STARTS: Final = 4
 # `sleep` does not hear SIGTERM as process 1. By default dockerd kills it after 10 s, gives up 5 s later and leaves a cgroup
 # behind when that was not enough. Killed at once, and waited for a minute, it is gone whenever dockerd has ended.
 _ENDS_AT_ONCE: Final = ("--stop-signal", "KILL", "--stop-timeout", "60")
@@ -98,9 +101,15 @@ class DockerEngine:
             "--bridge=none", "--iptables=false", "--shutdown-timeout=2",
             *self._options,
         ]  # fmt: skip
-        with (self.directory / "dockerd.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        self._wait_until_it_answers(self._process)
+        for _ in range(_STARTS):
+            with (self.directory / "dockerd.log").open("ab") as log:
+                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            if self._answers(self._process):
+                break
+            if _NO_CONTAINERD not in self._last_words():
+                pytest.fail(f"dockerd does not answer:\n{self._last_words()}", pytrace=False)
+        else:
+            pytest.fail(f"dockerd did not start {_STARTS} times:\n{self._last_words()}", pytrace=False)
         if not self._has_image:
             self._import_image()
             self._has_image = True
@@ -151,14 +160,14 @@ class DockerEngine:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes docker-py, the command line and testcontainers use this engine."""
-        return {"DOCKER_HOST": self.host, "TESTCONTAINERS_RYUK_DISABLED": "true"}
+        """What makes docker-py, the command line, testcontainers and the agent use this engine, however slow it is."""
+        return {"DOCKER_HOST": self.host, "TESTCONTAINERS_RYUK_DISABLED": "true", "STREAMER_DOCKER__TIMEOUT": "60s"}
 
     def client(self) -> docker.DockerClient:
         """A docker-py client; the caller closes it."""
         import docker
 
-        return docker.DockerClient(base_url=self.host, timeout=120)
+        return docker.DockerClient(base_url=self.host, timeout=600)
 
     def cli(self, *arguments: str) -> str:
         """Run `docker …` against this engine and return what it printed, stripped.
@@ -173,7 +182,7 @@ class DockerEngine:
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
-            timeout=120,
+            timeout=600,
             check=False,
         )
         if done.returncode:
@@ -193,19 +202,20 @@ class DockerEngine:
 
     # inside
 
-    def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
+    def _answers(self, process: subprocess.Popen[bytes]) -> bool:
+        """Wait until it does; whether it did before it ended."""
         import docker
 
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline and process.poll() is None:
             try:
-                client = docker.APIClient(base_url=self.host, timeout=5)
+                client = docker.APIClient(base_url=self.host, timeout=60)
             except docker.errors.DockerException:
                 time.sleep(0.05)  # the pace of asking; the deadline is above
                 continue
             client.close()
-            return
-        pytest.fail(f"dockerd does not answer:\n{self._last_words()}", pytrace=False)
+            return True
+        return False
 
     def _last_words(self) -> str:
         return "\n".join((self.directory / "dockerd.log").read_text(errors="replace").splitlines()[-20:])

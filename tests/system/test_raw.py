@@ -163,7 +163,7 @@ def test_a_reader_that_goes_away_ends_the_agent_in_order(cgroups: CgroupFolder) 
     """`streamer run | head -3`: three lines, then a calm end."""
     cgroups.make("seen")
     done = subprocess.run(
-        ["bash", "-c", 'timeout 30 "$0" -m streamer run --state-dir off --listen off --interval 100ms | head -3; exit "${PIPESTATUS[0]}"', sys.executable],
+        ["bash", "-c", 'timeout 120 "$0" -m streamer run --state-dir off --listen off --interval 100ms | head -3; exit "${PIPESTATUS[0]}"', sys.executable],
         capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
