@@ -334,6 +334,7 @@ async def test_while_the_disk_takes_nothing_messages_go_on_and_it_is_said(tmp_pa
     assert _ids(kafka) == sent
 
 
+@pytest.mark.slow
 async def test_a_disk_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages are offered without it after a moment, in order, and said so; when it goes on, what waits is on it again."""
     dead, alive = FlakySink(connects=[Hang()], name="kafka"), RecordingSink("redis")

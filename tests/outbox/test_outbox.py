@@ -245,6 +245,7 @@ async def test_how_far_a_sink_is_and_how_long_it_takes_is_counted() -> None:
     assert sum(sends["flaky",].counts) == 2, "the two that failed are none"
 
 
+@pytest.mark.slow
 async def test_a_lost_connection_is_replayed_in_order() -> None:
     """After any failure of connect or send everything arrives, in order; said as degraded once and recovered once."""
     sink = FlakySink([None, LOST, LOST, Stored(LOST)], connects=[None, LOST, LOST])
@@ -434,6 +435,7 @@ async def test_a_sink_that_is_gone_for_good_ends_the_outbox() -> None:
     assert bench.outbox.statuses()[0].state == "down"
 
 
+@pytest.mark.slow
 async def test_drain_delivers_what_waits_and_tells_what_is_left() -> None:
     """At the end samples do not gather, a sink in back-off is tried at once, and a dead one has its rest counted."""
     dead, slow, sound = FlakySink([Hang()], name="dead"), FlakySink([LOST], name="slow"), RecordingSink("sound")

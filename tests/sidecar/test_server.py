@@ -307,6 +307,7 @@ async def test_a_request_head_without_end_is_cut(house: House) -> None:
     assert house.telemetry.value("streamer_http_requests_total", UNROUTED, "431") == 1
 
 
+@pytest.mark.slow
 async def test_a_request_that_takes_too_long_is_cut(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that sends a byte now and then, or nothing, gets 408 and loses its place."""
     monkeypatch.setattr(connection, "REQUEST_SECONDS", 0.4)

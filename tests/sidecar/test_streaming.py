@@ -103,6 +103,7 @@ async def test_a_stream_ends_with_its_client(house: House) -> None:
             await until(lambda: not house.context.operations._channels)
 
 
+@pytest.mark.slow
 async def test_a_stream_ends_with_the_server(house: House, caplog: pytest.LogCaptureFixture) -> None:
     """In order: its last chunk is sent, and nothing is logged as a fault."""
     async with contextlib.AsyncExitStack() as stack:

@@ -89,6 +89,7 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_one_that_hangs_hides_only_itself_until_it_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody who asks for the latest waits; who asks for a measurement waits no longer than patience lasts."""
     monkeypatch.setattr(filesystems, "_PATIENCE_SECONDS", 1.0)
