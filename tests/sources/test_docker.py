@@ -537,6 +537,7 @@ async def test_events_that_the_stream_skipped_are_taken_from_what_docker_remembe
         await listening.until(lambda: listening.actions(ID) == ["start", "die"])
         await daemon.say(event("die", now_ns + 1), event("start", now_ns + 2))
         await listening.until(lambda: listening.actions(ID) == ["start", "die", "start"])
+        assert listening.of(o.Lost) == []
 
 
 async def test_what_the_stream_replays_does_not_hide_a_loss(short_path: Path) -> None:
@@ -553,6 +554,7 @@ async def test_what_the_stream_replays_does_not_hide_a_loss(short_path: Path) ->
         await listening.until(lambda: "die" in listening.actions(ID))
         daemon.refused.clear()
         await listening.until(lambda: listening.of(o.Lost))
+        assert listening.actions(ID) == ["start", "die"]
 
 
 async def test_lines_that_are_no_events_are_counted_as_lost(short_path: Path) -> None:
@@ -571,6 +573,7 @@ async def test_a_stream_that_never_ends_its_line_is_taken_up_anew(short_path: Pa
         with contextlib.suppress(ConnectionError):  # it hangs up in the middle
             await daemon.say(b"x" * (1 << 21))
         await listening.until(lambda: sum("/events" in path and "until" not in path for path in daemon.asked) == 2)
+        assert listening.actions(ID) == []
 
 
 async def test_a_proxy_that_refuses_is_degraded_with_a_remedy(short_path: Path) -> None:
@@ -659,6 +662,7 @@ async def test_a_description_that_failed_is_asked_for_again(short_path: Path) ->
         await listening.until(lambda: any(ID in path for path in daemon.asked))
         daemon.refused.clear()
         await listening.until(lambda: listening.latest(ID))
+        assert sum(path.endswith(f"/containers/{ID}/json") for path in daemon.asked) > 1
 
 
 async def test_the_list_repairs_what_lost_events_hid(short_path: Path) -> None:
@@ -669,6 +673,7 @@ async def test_the_list_repairs_what_lost_events_hid(short_path: Path) -> None:
         await listening.until(lambda: listening.latest(ID))
         daemon.containers = {ID: "exited", other: "running"}
         await listening.until(lambda: listening.latest(other) and (told := listening.latest(ID)) and told.state == "exited")
+        assert listening.actions(ID) == listening.actions(other) == []  # no event said so
 
 
 async def test_many_requests_are_one_question(short_path: Path) -> None:
@@ -693,5 +698,6 @@ async def test_the_source_ends_at_once_and_can_run_again(short_path: Path) -> No
         daemon.containers[ID] = "running"
         for _ in range(3):
             await one_run(daemon)
-        async with Listening(daemon.host):
+        async with Listening(daemon.host) as listening:
             await asyncio.sleep(0)
+        assert listening.latest(ID) is None
