@@ -314,9 +314,8 @@ async def test_a_request_that_takes_too_long_is_cut(house: House, monkeypatch: p
     async with house.serving() as sidecar:
         assert (await raw(sidecar.address, b"")).startswith(b"HTTP/1.1 408 ")
         assert (await raw(sidecar.address, b"GET /healthz HTTP/1.1\r\nhost")).startswith(b"HTTP/1.1 408 ")
-        monkeypatch.setattr(
-            connection, "REQUEST_SECONDS", 3.0
-        )  # this one's head is whole: it is answered, and then its body waited for
+        # The head of this one is whole: it is answered, and then its body is waited for.
+        monkeypatch.setattr(connection, "REQUEST_SECONDS", 3.0)
         answered = await raw(sidecar.address, b"GET /healthz HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n1")
         assert b"ok" in answered
     assert house.telemetry.value("streamer_http_requests_total", UNROUTED, "408") == 3

@@ -84,6 +84,7 @@ def test_whose_process_it_is_that_joined(watched: Watched, cgroups: CgroupFolder
     watched.until(lambda: joined("folder/inner") == [below.pid])
     watched.watcher.scan()
     watched.until(lambda: joined("folder") == [0])
+    assert joined("folder/inner") == [below.pid]
     if cgroups.v2:
         return  # there no cgroup has both
     own = cgroups.run("folder", "sleep", "60")
