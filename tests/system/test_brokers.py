@@ -89,7 +89,7 @@ def test_a_stopped_broker_disturbs_nobody_and_loses_nothing(stopped: str, cgroup
             gaps = [after["time_ms"] - before["time_ms"] for before, after in pairwise(samples)]
             assert max(gaps, default=0) < 5000, "sampling was disturbed"
             broker.start()
-            agent.until(lambda: not _down(port, stopped), "the broker is back, but not for the agent", 180)
+            agent.until(lambda: not _down(port, stopped), "the broker is back, but not for the agent", 60)
             assert agent.stop() == 0
         told = _lines(file)
         assert facts(told, cgroups) == expected
