@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from streamer.clock import rfc3339
 from streamer.contracts import Look
@@ -292,12 +292,14 @@ class Container:
 
     def take(self, sample: Sample) -> None:
         """Remember a sample as the last look, and count it."""
-        before, self.last = self.last, sample
+        before = self.last
         self.samples += 1
         if before is not None and before.values is sample.values:
+            self.last = sample
             return
-        end = self.emptied
-        if end is not None and end.time_ns < sample.time_ns and end.values[_CPU] != sample.values[_CPU]:
+        self.last = completed(sample, before)
+        end, cpu = self.emptied, sample.values[_CPU]
+        if end is not None and end.time_ns < sample.time_ns and end.values[_CPU] != cpu and cpu is not UNSET:
             self.emptied = None  # something still runs, in a cgroup below: those totals were not the last
         self.count_kills(sample)
 
@@ -322,6 +324,33 @@ class Container:
         return all(sample.values[i] == before.values[i] for i in _BUSY)
 
 
+def completed(sample: Sample, before: Sample | None) -> Sample:
+    """The sample, with what its totals lack taken from an earlier one; the very same one where they lack nothing that was there.
+
+    On v1 a runtime removes a container's directories one after the other: a look in between finds some of its files only.
+    """
+    if before is None or UNSET not in _of_totals(sample.values):
+        return sample
+    lost = [column for column in _TOTALS if sample.values[column] is UNSET and before.values[column] is not UNSET]
+    if not lost:
+        return sample
+    values = list(sample.values)
+    for column in lost:
+        values[column] = before.values[column]
+    return structs.replace(sample, values=tuple(values))
+
+
+TOTALS: Final = {
+    # field of `deleted` -> column of the sample it is taken from
+    "total_cpu_usage_ns": "cpu_usage_ns",
+    "total_cpu_throttled_ns": "cpu_throttled_ns",
+    "memory_peak_bytes": "memory_peak_bytes",
+    "total_io_read_bytes": "io_read_bytes",
+    "total_io_write_bytes": "io_write_bytes",
+}
+
+_TOTALS: Final = tuple(stats.INDEX[column] for column in TOTALS.values())
+_of_totals: Final = operator.itemgetter(*_TOTALS)
 _CPU: Final = stats.INDEX["cpu_usage_ns"]
 _OOM_KILLS: Final = stats.INDEX["memory_oom_kills"]
 _BUSY: Final = tuple(stats.INDEX[name] for name in ("cpu_usage_ns", "memory_usage_bytes", "io_read_bytes", "io_write_bytes"))

@@ -6,8 +6,7 @@ from typing import Final
 
 from msgspec import UNSET
 
-from streamer.manager.container import Container, Details
-from streamer.manager.narrator import TOTALS
+from streamer.manager.container import TOTALS, Container, Details
 from streamer.model.inventory import Kept, Totals
 from streamer.model.runtimes import Owner
 from streamer.model.stats import COLUMNS, Sample

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from msgspec import UNSET
 
 from streamer.clock import rfc3339
-from streamer.manager.container import NOTHING_SAID, Container
+from streamer.manager.container import NOTHING_SAID, TOTALS, Container, completed
 from streamer.model import messages as m
 from streamer.model import observations as o
 from streamer.model.messages import Message
@@ -166,31 +166,20 @@ class Narrator:
         return f"{self.host.id}/{container_id}" if topic.keyed_by == "host/container" else container_id
 
 
-TOTALS: Final = {
-    # field of `deleted` -> column of the sample it is taken from
-    "total_cpu_usage_ns": "cpu_usage_ns",
-    "total_cpu_throttled_ns": "cpu_throttled_ns",
-    "memory_peak_bytes": "memory_peak_bytes",
-    "total_io_read_bytes": "io_read_bytes",
-    "total_io_write_bytes": "io_write_bytes",
-}
-
-
 def _totals(container: Container) -> dict[str, Any]:
     """The final totals and how they were got; nothing when the container was never looked at.
 
     Network counters are those of the last sample in either case: the namespace ends with the last process.
     """
-    sample, last = container.emptied, container.last
-    if sample is None or (sample.get("cpu_usage_ns") is UNSET and last is not None):
-        sample = last  # on v1 the end may be read while some hierarchies of the cgroup are removed already
+    end, last = container.emptied, container.last
+    sample = last if end is None else completed(end, last)
     if sample is None:
         return {}
     values = container.steady(sample)
     network = container.network(sample)
     return {
         # an end that nobody saw may have been another one than the last that was read
-        "totals_from": "exit" if sample is container.emptied and not container.not_before_ns else "last_sample",
+        "totals_from": "exit" if sample is end and not container.not_before_ns else "last_sample",
         "totals_at_ms": sample.time_ns // MS,
         **{field: values[INDEX[column]] for field, column in TOTALS.items()},
         "total_network_rx_bytes": network[0],

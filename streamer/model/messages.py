@@ -106,7 +106,10 @@ class ContainerLifecycle(AboutContainer, kw_only=True):
         ]
         | UnsetType
     ) = UNSET
-    totals_at_ms: Annotated[int, _about("deleted: when the totals were read.")] | UnsetType = UNSET
+    totals_at_ms: (
+        Annotated[int, _about("deleted: when the totals were read; one that could not be any more is the last that was.")]
+        | UnsetType
+    ) = UNSET
     total_cpu_usage_ns: Annotated[int, _about("deleted: CPU time used.", **{"x-unit": "ns"})] | UnsetType = UNSET
     total_cpu_throttled_ns: Annotated[int, _about("deleted: time held back by the CPU limit.", **{"x-unit": "ns"})] | UnsetType = (
         UNSET

@@ -312,12 +312,33 @@ def test_what_runs_on_below_an_emptied_cgroup_makes_its_totals_the_last_samples(
     assert (deleted.totals_from, deleted.total_cpu_usage_ns) == ("last_sample", 50)
 
 
-def test_an_end_that_was_read_in_parts_does_not_hide_a_whole_sample() -> None:
-    """Without CPU time, as when a hierarchy is gone already, the last sample says more."""
+@pytest.mark.parametrize(
+    ("looks", "totals"),
+    [
+        # v1: the container's directories are removed one after the other while it is looked at
+        (["sample cpu=40 io=7", "end io=9"], ("last_sample", 40, 9)),
+        (["sample cpu=40 io=7", "end cpu=50"], ("last_sample", 50, 7)),
+        (["sample cpu=40 io=7", "sample"], ("last_sample", 40, 7)),
+        (["sample cpu=40 io=7", "end cpu=50 io=9", "sample"], ("exit", 50, 9)),
+        (["sample cpu=40 io=7", "end cpu=50 io=9", "sample io=9"], ("exit", 50, 9)),
+        (["sample cpu=40 io=7", "end", "sample"], ("last_sample", 40, 7)),
+        (["end io=9"], ("exit", UNSET, 9)),
+        (["sample io=7"], ("last_sample", UNSET, 7)),
+    ],
+)
+def test_what_could_not_be_read_any_more_is_the_last_that_was(looks: list[str], totals: tuple[Any, ...]) -> None:
+    """Of the end and of the samples before and after it; exact is only what was read at the end as a whole."""
     teller = Teller()
-    teller.hear(appeared("/job", 1), sampled("/job", 1, cpu_usage_ns=40), o.Emptied("/job", 1, sample(at=9, cpu_usage_ns=UNSET)))
+    teller.hear(appeared("/job", 1))
+    for at, look in enumerate(looks, 1):
+        kind, *told = look.split()
+        numbers = {"cpu_usage_ns": UNSET} | {
+            {"cpu": "cpu_usage_ns", "io": "io_read_bytes"}[name]: int(number) for name, number in (each.split("=") for each in told)
+        }
+        seen = sample(at=at, **numbers)
+        teller.hear(o.Emptied("/job", 1, seen) if kind == "end" else o.Sampled("/job", 1, seen))
     (deleted,) = teller.hear(vanished("/job", 1))
-    assert (deleted.totals_from, deleted.total_cpu_usage_ns) == ("last_sample", 40)
+    assert (deleted.totals_from, deleted.total_cpu_usage_ns, deleted.total_io_read_bytes) == totals
 
 
 def test_totals_are_absent_when_nothing_was_ever_read() -> None:
