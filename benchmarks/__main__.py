@@ -1,6 +1,6 @@
-"""`python -m benchmarks NAME [options]`; without a name, lists them. A new benchmark is one file and one row here.
+"""`python -m benchmarks [--guest] NAME [options]`; without a name, lists them. `--guest`: on cgroup v2, in user-mode Linux.
 
-A benchmark's module has `arguments(parser)` and `run(args) -> int`.
+A new benchmark is one file and one row here. Its module has `arguments(parser)` and `run(args) -> int`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import importlib
 import signal
 import sys
 from typing import Final
+
+from benchmarks import guest
 
 BENCHMARKS: Final = {
     "churn": "200 containers a second, each there for 50 ms: is each created and deleted, once, in order",
@@ -35,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{name:12} {about}")
         return 0
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--guest", action="store_true", help="on cgroup v2, in user-mode Linux; its broker stays outside")
     commands = parser.add_subparsers(required=True, metavar="NAME")
     for name, about in BENCHMARKS.items():
         module = importlib.import_module(f"benchmarks.{name}")
@@ -44,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(given)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was made is taken away
     try:
-        return int(args.run(args))
+        return guest.run(given[1:]) if args.guest else int(args.run(args))
     except KeyboardInterrupt:
         return 130
 

@@ -16,6 +16,11 @@ _COARSE_SECONDS: Final = 1e-3
 _TICK: Final = 1.0 / os.sysconf("SC_CLK_TCK")
 _CPUCLOCK_SCHED: Final = 2
 
+IN_TICKS: Final = (
+    "This kernel tells the CPU of a process in ticks. Counted instead, for the C loop and for the agent: what the whole machine "
+    "did not spend idle. The share called user is as told."
+)
+
 
 class Usage(NamedTuple):
     """What a process has used so far: CPU seconds of all threads, read calls (proc(5): stat, io), and when this was read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 
 from benchmarks.command import progress
+from benchmarks.guest import KAFKA
 from streamer.model.messages import STATS, TOPICS
 
 _PREFIX: Final = "streamer"
@@ -183,8 +185,12 @@ def open_ends(stack: ExitStack, sinks: Sequence[str], partitions: int, directory
 
         ends["redis"] = RedisEnd(stack.enter_context(RedisServer()).url)
     if "kafka" in sinks:
-        from tests.support.brokers import KafkaServer
-
-        progress("a Kafka broker")
-        ends["kafka"] = KafkaEnd(stack.enter_context(KafkaServer()).address, partitions)
+        ends["kafka"] = KafkaEnd(os.environ.get(KAFKA) or _started_kafka(stack), partitions)
     return ends
+
+
+def _started_kafka(stack: ExitStack) -> str:
+    from tests.support.brokers import KafkaServer
+
+    progress("a Kafka broker")
+    return stack.enter_context(KafkaServer()).address

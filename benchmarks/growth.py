@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from benchmarks import report
+from benchmarks import cpu, report
 from benchmarks.agent import SecondAgent, total
 from benchmarks.cgroups import Cgroups, tenant_command
 from benchmarks.command import add_save, plain, positive, progress
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         url = open_ends(stack, [args.sink], 6, directory)[args.sink].url
         yardstick = Yardstick(directory)
         sizes = [_size(count, url, args, directory, yardstick) for count in (0, *sorted(set(args.sizes)))]
-    return _report(args, sizes)
+    return _report(args, sizes, yardstick)
 
 
 def _size(count: int, url: str, args: argparse.Namespace, directory: Path, yardstick: Yardstick) -> Size:
@@ -84,7 +84,7 @@ def _size(count: int, url: str, args: argparse.Namespace, directory: Path, yards
         with SecondAgent(url, directory / f"log-{count}", cgroups.alone()) as agent:
             agent.wait_sampled(2 * count)
             time.sleep(args.warm_up if count else min(args.warm_up, _REST_SECONDS))
-            windows = [_window(agent, args.seconds) for _ in range(args.windows)]
+            windows = [_window(agent, args.seconds, in_ticks=yardstick.in_ticks) for _ in range(args.windows)]
             told = agent.metrics()
             if args.sink == "file":
                 (directory / "messages.jsonl").open("r+b").truncate(0)
@@ -106,14 +106,15 @@ def _floor(cgroups: Cgroups, seconds: int, yardstick: Yardstick) -> list[float]:
         return []
 
 
-def _window(agent: SecondAgent, seconds: float) -> Window:
+def _window(agent: SecondAgent, seconds: float, *, in_ticks: bool) -> Window:
     told = agent.metrics()
-    cpu, began = agent.cpu_seconds(), time.monotonic()
+    used = cpu.not_idle_seconds if in_ticks else agent.cpu_seconds
+    before, began = used(), time.monotonic()
     time.sleep(seconds)
-    cpu, took = agent.cpu_seconds() - cpu, time.monotonic() - began  # before the next scrape, which costs something itself
+    took, spent = time.monotonic() - began, used() - before  # before the next scrape, which costs something itself
     now = agent.metrics()
     samples, skipped = (now[name] - told[name] for name in ("streamer_samples_total", "streamer_samples_skipped_total"))
-    return Window(took, cpu, samples, skipped)
+    return Window(took, spent, samples, skipped)
 
 
 def _one_more(smaller: Size, size: Size) -> float:
@@ -122,8 +123,8 @@ def _one_more(smaller: Size, size: Size) -> float:
     return (of_each[1] - of_each[0]) * _US / (size.containers - smaller.containers)
 
 
-def _report(args: argparse.Namespace, sizes: list[Size]) -> int:
-    machine = report.machine()
+def _report(args: argparse.Namespace, sizes: list[Size], yardstick: Yardstick) -> int:
+    machine, mode = report.machine(), detect(Path("/")).mode
     rest = sizes[0]
     rest_share = statistics.median(window.cpu / window.seconds for window in rest.windows)
     rows = []
@@ -152,7 +153,8 @@ def _report(args: argparse.Namespace, sizes: list[Size]) -> int:
     text = "\n\n".join(
         [
             "\n".join(f"{name}: {value}" for name, value in machine.items()),
-            f"{args.workload} cgroups, a sample a second, to {args.sink}, {args.windows} windows of {args.seconds} s after {args.warm_up} s; min / median / max.",
+            f"{args.workload} cgroups (cgroup {mode}), a sample a second, to {args.sink}, {args.windows} windows of {args.seconds} s after {args.warm_up} s; min / median / max.",
+            *([cpu.IN_TICKS] if yardstick.in_ticks else []),
             f"At rest, without containers: {rest_share * 1000:.2f} ms of CPU a second, RSS {rest.rss_bytes / 1e6:.1f} MB, PSS {rest.pss_bytes / 1e6:.1f} MB, {rest.descriptors} descriptors.",
             report.table(head, rows),
             "Without the fixed cost, against the median of all sizes: "
@@ -165,6 +167,6 @@ def _report(args: argparse.Namespace, sizes: list[Size]) -> int:
             "machine": machine, "options": plain(args),
             "sizes": [{**size._asdict(), "windows": [window._asdict() for window in size.windows]} for size in sizes],
         }  # fmt: skip
-        for path in report.save(f"growth-{args.workload}", text, figures):
+        for path in report.save("-".join(["growth", *(["v2"] if mode == "v2" else []), args.workload]), text, figures):
             print(f"saved to {path}")
     return 1 if slow else 0

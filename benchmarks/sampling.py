@@ -30,11 +30,6 @@ _REST_SECONDS: Final = 5.0
 _ENOUGH: Final = 0.95  # of the samples asked for; fewer, and the figure would be that of an agent that does not keep up
 _STRANGERS: Final = 0.02  # samples of others, as a share of ours, that are not worth a word
 _US: Final = 1e6
-IN_TICKS: Final = (
-    "This kernel tells the CPU of a process in ticks. Counted instead, for the C loop and for the agent: what the whole machine "
-    "did not spend idle. The share called user is as told."
-)
-
 
 Tenants = Cgroups | DockerContainers
 
@@ -218,7 +213,7 @@ def _report(args: argparse.Namespace, bench: Bench, turns: list[Turn], rest: dic
             "\n".join(f"{name}: {value}" for name, value in machine.items()),
             f"{args.containers} {args.workload} {'Docker containers' if args.docker else 'cgroups'} (cgroup {bench.mode}), a sample a second, {args.repetitions} x {args.seconds} s. CPU in µs per sample, min / median / max.",
             _turns_table(turns, rest),
-            *([IN_TICKS] if bench.in_ticks else []),
+            *([cpu.IN_TICKS] if bench.in_ticks else []),
             f"{len(bench.files)} files per container: {', '.join(bench.files)}. " + _held(bench, args.containers),
             "Where it goes (each stage alone, without a pause, so with warm caches: the sum is less than the whole):",
             breakdown.table(),

@@ -11,14 +11,16 @@ import sys
 import time
 import xml.etree.ElementTree
 from collections.abc import Iterator
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
 import pytest
 
-from benchmarks import console, cpu, sampling, stages
+from benchmarks import console, cpu, stages
 from benchmarks.answers import QUESTIONS
 from benchmarks.contenders import CONTENDERS
 from benchmarks.drawing import Panel, picture
+from benchmarks.guest import wire_of
 from benchmarks.soak import trend
 from streamer.model import messages as m
 from streamer.model.examples import EXAMPLES
@@ -89,7 +91,7 @@ def test_sampling_prints_a_ratio_and_leaves_no_cgroup_behind() -> None:
     assert float(loop) > 0
     assert float(agent) > 0
     assert float(ratio) > 0
-    assert (sampling.IN_TICKS in done.stdout) == cpu.told_in_ticks()
+    assert (cpu.IN_TICKS in done.stdout) == cpu.told_in_ticks()
     assert cgroups() <= before
 
 
@@ -141,6 +143,19 @@ def test_a_picture_is_well_formed_and_shows_every_line_within_its_panel() -> Non
         points = [tuple(map(float, point.split(","))) for point in line.get("points", "").split()]
         assert len(points) == 3
         assert all(0 <= x <= width and 0 <= y <= height for x, y in points)
+
+
+def test_the_wire_to_a_guest_is_within_the_networks_of_benchmarks_and_another_for_each_process() -> None:
+    """Two addresses of one network of four, whatever the process's number."""
+    wires = [wire_of(pid) for pid in (1, 2, 32767, 32768, 4194304)]
+    assert wires[0] == ("bench1", "198.18.0.5", "198.18.0.6")
+    for wire in wires:
+        here, there = (ip_interface(f"{address}/30") for address in (wire.host, wire.guest))
+        assert here.network == there.network and here != there
+        assert here.network.subnet_of(ip_network("198.18.0.0/15"))
+        assert not {here.network.network_address, here.network.broadcast_address} & {here.ip, there.ip}
+        assert len(wire.device) <= 15  # IFNAMSIZ
+    assert len({wire.host for wire in wires[:4]}) == 4
 
 
 def test_a_later_sample_that_says_the_same_again_is_the_same_but_for_its_time() -> None:
