@@ -28,7 +28,9 @@ from streamer.outbox.lock import StoreFailed
 from streamer.outbox.store import Committed, Store, Work
 
 _MS: Final = 1_000_000
-_MOST_WORKS: Final = 200  # in one transaction; what waits longer waits for the next
+_MOST_WORKS: Final = (
+    200  # in one transaction, or handed over at once, so that it is twice as many at most; the rest waits for the next
+)
 DEAD_LETTERS: Final = "dead-letters.jsonl"
 _DEAD_LETTER_BYTES: Final = 64 << 20
 _CLOSE_SECONDS: Final = 10.0
@@ -72,7 +74,7 @@ class Journal:
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self._clock = store, clock
-        self._queue: queue.SimpleQueue[_Write | _Read | _Letters | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Sequence[_Write | _Read | _Letters] | None] = queue.SimpleQueue()
         self._asked: list[_Write] = []  # and not handed over yet
         self._loop: asyncio.AbstractEventLoop | None = None
         self.bug: asyncio.Future[None]  # fails when an answer raised: whoever owns us raises it
@@ -95,12 +97,12 @@ class Journal:
     def read(self, lane: Lane, after: int, through: int, types: frozenset[str], most_bytes: int, got: Got) -> None:
         """Read what lies between two positions, about so many bytes of it: entries, and how far they go."""
         self._hand_over()
-        self._queue.put(_Read(lane, after, through, types, most_bytes, got))
+        self._queue.put([_Read(lane, after, through, types, most_bytes, got)])
 
     def dead_letters(self, letters: Sequence[dict[str, Any]], done: Callable[[str], None]) -> None:
         """Keep what a peer will never take, one JSON line each; `done` hears why not, or ""."""
         self._hand_over()
-        self._queue.put(_Letters(letters, done))
+        self._queue.put([_Letters(letters, done)])
 
     @property
     def has_ended(self) -> bool:
@@ -116,21 +118,17 @@ class Journal:
 
     def _hand_over(self) -> None:
         asked, self._asked = self._asked, []
-        for write in asked:
-            self._queue.put(write)
+        for begin in range(0, len(asked), _MOST_WORKS):
+            self._queue.put(asked[begin : begin + _MOST_WORKS])
 
     # in the thread
 
     def _work(self) -> None:
-        while (first := self._queue.get()) is not None:
-            requests, ending = [first], False
+        while (asked := self._queue.get()) is not None:
+            requests = [*asked]
             with contextlib.suppress(queue.Empty):
-                while len(requests) < _MOST_WORKS:
-                    more = self._queue.get_nowait()
-                    if more is None:
-                        ending = True
-                        break
-                    requests.append(more)
+                while len(requests) < _MOST_WORKS and (asked := self._queue.get_nowait()) is not None:
+                    requests += asked
             answers: list[Callable[[], None]] = []
             writes: list[_Write] = []
             for request in requests:
@@ -143,7 +141,7 @@ class Journal:
             self._commit(writes, answers)
             self._answer(answers)
             self._store.tidy()
-            if ending:
+            if asked is None:
                 break
         self._store.close()
 
