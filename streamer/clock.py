@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -15,6 +16,15 @@ class SystemClock:
 
     def monotonic_ns(self) -> int:
         return time.monotonic_ns()
+
+
+def to_next(period: float, now: float) -> float:
+    """Seconds from `now`, of a monotonic clock, to the next multiple of a period.
+
+    Tasks that look about now and then, and sleep so in between, are woken together: to be woken costs more than most of them do.
+    A timer may go off a little early, so a multiple that is all but there counts as passed.
+    """
+    return (math.floor(now / period + 0.01) + 1) * period - now
 
 
 def rfc3339(time_ns: int) -> str:

@@ -11,6 +11,7 @@ from typing import Final
 
 from msgspec import structs
 
+from streamer.clock import to_next
 from streamer.contracts import CgroupWatch, Clock, KernelLog, Publish, Runtime, Sampler, Source
 from streamer.manager.fleet import Fleet
 from streamer.manager.housekeeping import Pace, Schedule
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 _AT_ONCE: Final = 100  # samples said before facts that came meanwhile have their turn: some 2 ms where they say nothing new
 _FIRST_LOOK_SECONDS: Final = 0.05  # after this a runtime has made the directories of a container in all hierarchies
 _KEEP_TOTALS_NS: Final = 60_000_000_000  # totals of all containers are written down this often: a crash makes them no older
+_LOOK_SECONDS: Final = 1.0
 _TICK_SECONDS: Final = 0.01  # while something waits for a runtime's word
 
 
@@ -228,7 +230,7 @@ class Manager:
     async def _watch_clocks(self) -> None:
         """Once a second: whether the wall clock was set, and what sampling has left out."""
         while True:
-            await asyncio.sleep(1)
+            await asyncio.sleep(to_next(_LOOK_SECONDS, self._clock.monotonic_ns() / 1e9))
             for lost in self._watch.look(self._now()):
                 self.observe(lost)
 

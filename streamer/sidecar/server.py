@@ -14,6 +14,7 @@ import uvicorn
 
 import streamer
 from streamer.cadvisor.operations import Operations
+from streamer.clock import to_next
 from streamer.config import Http, Metrics, exposed
 from streamer.contracts import Clock, Status
 from streamer.memory import Memory
@@ -56,7 +57,7 @@ class _Server(uvicorn.Server):
         """Woken once a second, for the `date` header, and by the end; uvicorn's own is ten times a second."""
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TICK_SECONDS):
+                async with asyncio.timeout(to_next(_TICK_SECONDS, asyncio.get_running_loop().time())):
                     await self._ending.wait()
 
     @contextlib.contextmanager
@@ -209,7 +210,7 @@ class Sidecar:
     async def _look(self) -> None:
         while True:
             self.status()
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(to_next(_LOOK_SECONDS, self._clock.monotonic_ns() / 1e9))
 
     def _look_at_files(self) -> None:
         for name, part in self._files():

@@ -120,21 +120,25 @@ def test_fifty_cgroups_a_second_are_all_told_once_and_in_order(cgroups: CgroupFo
 
 
 def churn(cgroups: CgroupFolder, *, seconds: float, rate: int, life: float) -> set[str]:
-    """Make `rate` cgroups a second, remove each after `life` seconds; returns their paths."""
+    """Make `rate` cgroups a second, remove each after `life` seconds; returns their paths.
+
+    And not before this process has slept twenty times meanwhile: when all of the machine stood still, nobody could look at them.
+    """
     made: set[str] = set()
-    ends: list[tuple[float, str]] = []
+    ends: list[tuple[float, int, str]] = []
     start = time.monotonic()
-    number = 0
+    number = slept = 0
     while number < seconds * rate or ends:
         now = time.monotonic()
         if number < seconds * rate and now >= start + number / rate:
             name = f"churn-{number}"
             made.add(cgroups.make(name))
-            ends.append((now + life, name))
+            ends.append((now + life, slept + 20, name))
             number += 1
-        while ends and ends[0][0] <= now:
-            cgroups.remove(ends.pop(0)[1])
+        while ends and ends[0][0] <= now and ends[0][1] <= slept:
+            cgroups.remove(ends.pop(0)[-1])
         time.sleep(0.001)  # the pace of the workload
+        slept += 1
     return made
 
 
