@@ -34,9 +34,9 @@ class Wire(NamedTuple):
     guest: str
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run `python -m benchmarks` with these arguments in the guest. Returns its exit code."""
-    with _wire() as wire, _broker(wire.host) as address:
+def run(arguments: Sequence[str], *, kafka: bool) -> int:
+    """Run `python -m benchmarks` with these arguments in the guest, beside a broker if it needs one. Returns its exit code."""
+    with _wire() as wire, _broker(wire.host) if kafka else contextlib.nullcontext("") as address:
         progress("user-mode Linux")
         options = ["--timeout", str(_TIMEOUT_SECONDS), "--tap", wire.device, "--address", f"{wire.guest}/{_BITS}"]
         command = ["env", f"{KAFKA}={address}", sys.executable, "-m", "benchmarks", *arguments]
@@ -46,8 +46,8 @@ def run(arguments: Sequence[str]) -> int:
 @contextlib.contextmanager
 def _wire() -> Iterator[Wire]:
     wire = wire_of(os.getpid())
-    _ip("tuntap", "add", "dev", wire.device, "mode", "tap")
     try:
+        _ip("tuntap", "add", "dev", wire.device, "mode", "tap")
         _ip("address", "add", f"{wire.host}/{_BITS}", "dev", wire.device)
         _ip("link", "set", wire.device, "up")
         yield wire
@@ -62,20 +62,12 @@ def wire_of(pid: int) -> Wire:
 
 
 @contextlib.contextmanager
-def _broker(host: str) -> Iterator[str]:
-    """A broker whose first listener is at this address; gives `host:port`."""
+def _broker(address: str) -> Iterator[str]:
+    """A broker whose first listener is at this address; gives `address:port`."""
     from tests.support.brokers import KafkaServer
 
     class Server(KafkaServer):
-        @property
-        def address(self) -> str:
-            return f"{host}:{self.port}"
-
-        def _defaults(self) -> dict[str, str]:
-            here = f"PLAINTEXT://127.0.0.1:{self.port}"
-            changed = {"listeners": f"PLAINTEXT://:{self.port}", "advertised.listeners": f"PLAINTEXT://{self.address}"}
-            lines = super()._defaults()
-            return lines | {name: lines[name].replace(here, there, 1) for name, there in changed.items()}
+        host = address
 
     progress("a Kafka broker")
     with Server() as server:

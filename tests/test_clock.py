@@ -13,7 +13,7 @@ from streamer.clock import to_next
 def test_the_next_multiple_is_ahead_by_a_period_at_most_and_not_the_one_that_is_all_but_there(period: float, now: float) -> None:
     """Also from right before it, where a timer that goes off early leaves one."""
     seconds = to_next(period, now)
-    assert 0.009 * period < seconds <= 1.01 * period
+    assert 0.009 * period < seconds < 1.011 * period
     multiple = (now + seconds) / period
     assert multiple == pytest.approx(round(multiple), abs=1e-6)
 

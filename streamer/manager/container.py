@@ -99,7 +99,7 @@ class Container:
     __slots__ = (
         "_absent", "_columns", "_floor", "_getter", "_highest", "_look", "_net_floor", "_network", "_steady", "about", "alive_ns", "details", "emptied", "exit_code", "found", "hierarchy",
         "hold_until", "incarnation", "inode", "joined_pid", "last", "not_before_ns", "oom_check_at", "oom_counted",
-        "oom_repeated", "oom_said", "oom_start", "oom_unlogged", "oom_unlogged_ns", "owner", "path", "restored", "said", "said_created", "said_last", "samples", "seen_ns", "settle_at", "spec",
+        "oom_repeated", "oom_said", "oom_start", "oom_unlogged", "oom_unlogged_ns", "owner", "path", "read", "restored", "said", "said_created", "said_last", "samples", "seen_ns", "settle_at", "spec",
         "state", "vanished_ns", "waiting",
     )  # fmt: skip
 
@@ -135,6 +135,7 @@ class Container:
         self.joined_pid = 0  # the first process seen in a raw cgroup
         self.emptied: Sample | None = None
         self.last: Sample | None = None
+        self.read: Sample | None = None  # the same, completed: of each total the last that was read
         self.samples = 0
         self.oom_said = 0  # kills that the kernel log told of
         self.oom_repeated = 0  # of these, how many it told of twice
@@ -157,7 +158,7 @@ class Container:
     def ended(self) -> None:
         """Its `deleted` is said: let go of all that a late record of the kernel log does not ask for, three quarters of its bytes."""
         self.said.clear()
-        self.last = self.emptied = None
+        self.last = self.read = self.emptied = None
         self._columns, self._getter, self._floor = (), tuple, ()
         self._highest.clear()
         self._net_floor.clear()
@@ -292,15 +293,16 @@ class Container:
 
     def take(self, sample: Sample) -> None:
         """Remember a sample as the last look, and count it."""
-        before = self.last
+        before, self.last = self.last, sample
         self.samples += 1
         if before is not None and before.values is sample.values:
-            self.last = sample
+            self.read = sample if self.read is before else self.read
             return
-        self.last = completed(sample, before)
-        end, cpu = self.emptied, sample.values[_CPU]
-        if end is not None and end.time_ns < sample.time_ns and end.values[_CPU] != cpu and cpu is not UNSET:
-            self.emptied = None  # something still runs, in a cgroup below: those totals were not the last
+        end = self.emptied
+        if end is not None and end.time_ns < sample.time_ns and _moved(sample, end):
+            # something still runs, in a cgroup below: those totals were not the last, though no sample before had more
+            self.emptied, self.read = None, completed(end, self.read)
+        self.read = completed(sample, self.read)
         self.count_kills(sample)
 
     def count_kills(self, sample: Sample) -> None:
@@ -325,11 +327,12 @@ class Container:
 
 
 def completed(sample: Sample, before: Sample | None) -> Sample:
-    """The sample, with what its totals lack taken from an earlier one; the very same one where they lack nothing that was there.
+    """The sample, with the totals that it lacks as they were read before; the very same one where it lacks none that was there.
 
-    On v1 a runtime removes a container's directories one after the other: a look in between finds some of its files only.
+    On v1 a runtime removes a container's directories one after the other: a look in between finds some of its files only. It has
+    the time at which its CPU time was read.
     """
-    if before is None or UNSET not in _of_totals(sample.values):
+    if before is None or UNSET not in _totals_of(sample.values):
         return sample
     lost = [column for column in _TOTALS if sample.values[column] is UNSET and before.values[column] is not UNSET]
     if not lost:
@@ -337,7 +340,13 @@ def completed(sample: Sample, before: Sample | None) -> Sample:
     values = list(sample.values)
     for column in lost:
         values[column] = before.values[column]
-    return structs.replace(sample, values=tuple(values))
+    return structs.replace(sample, values=tuple(values), time_ns=before.time_ns if _CPU in lost else sample.time_ns)
+
+
+def _moved(sample: Sample, end: Sample) -> bool:
+    """Whether some total has grown since, as far as both of them have it."""
+    pairs = zip(_totals_of(end.values), _totals_of(sample.values), strict=True)
+    return any(then is not UNSET and now is not UNSET and now > then for then, now in pairs)
 
 
 TOTALS: Final = {
@@ -350,7 +359,7 @@ TOTALS: Final = {
 }
 
 _TOTALS: Final = tuple(stats.INDEX[column] for column in TOTALS.values())
-_of_totals: Final = operator.itemgetter(*_TOTALS)
+_totals_of: Final = operator.itemgetter(*_TOTALS)
 _CPU: Final = stats.INDEX["cpu_usage_ns"]
 _OOM_KILLS: Final = stats.INDEX["memory_oom_kills"]
 _BUSY: Final = tuple(stats.INDEX[name] for name in ("cpu_usage_ns", "memory_usage_bytes", "io_read_bytes", "io_write_bytes"))

@@ -38,7 +38,7 @@ def keep(container: Container) -> Kept:
         oom_start=container.oom_start,
         oom_unlogged=container.oom_unlogged,
         oom_unlogged_ns=container.oom_unlogged_ns,
-        last=_totals(container.last),
+        last=_totals(container.read),
         emptied=_totals(container.emptied),
     )
 
@@ -59,7 +59,8 @@ def revive(kept: Kept, owner: Owner, alive_ns: int) -> Container:
     container.oom_said, container.oom_repeated, container.oom_counted = kept.oom_said, kept.oom_repeated, kept.oom_counted
     container.oom_start = kept.oom_start
     container.oom_unlogged, container.oom_unlogged_ns = kept.oom_unlogged, kept.oom_unlogged_ns
-    container.last, container.emptied = _sample(kept.last), _sample(kept.emptied)
+    container.last = container.read = _sample(kept.last)
+    container.emptied = _sample(kept.emptied)
     return container
 
 

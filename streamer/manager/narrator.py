@@ -171,15 +171,16 @@ def _totals(container: Container) -> dict[str, Any]:
 
     Network counters are those of the last sample in either case: the namespace ends with the last process.
     """
-    end, last = container.emptied, container.last
-    sample = last if end is None else completed(end, last)
+    end = container.emptied
+    sample = container.read if end is None else completed(end, container.read)
     if sample is None:
         return {}
+    # one that nobody saw may have been another end than the last that was read; without CPU time only some of its files were there
+    exact = end is not None and end.get("cpu_usage_ns") is not UNSET and not container.not_before_ns
     values = container.steady(sample)
     network = container.network(sample)
     return {
-        # an end that nobody saw may have been another one than the last that was read
-        "totals_from": "exit" if sample is end and not container.not_before_ns else "last_sample",
+        "totals_from": "exit" if exact else "last_sample",
         "totals_at_ms": sample.time_ns // MS,
         **{field: values[INDEX[column]] for field, column in TOTALS.items()},
         "total_network_rx_bytes": network[0],

@@ -107,7 +107,7 @@ class ContainerLifecycle(AboutContainer, kw_only=True):
         | UnsetType
     ) = UNSET
     totals_at_ms: (
-        Annotated[int, _about("deleted: when the totals were read; one that could not be any more is the last that was.")]
+        Annotated[int, _about("deleted: when the CPU time was read; a total that could not be read any more is the last that was.")]
         | UnsetType
     ) = UNSET
     total_cpu_usage_ns: Annotated[int, _about("deleted: CPU time used.", **{"x-unit": "ns"})] | UnsetType = UNSET

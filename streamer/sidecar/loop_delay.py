@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from streamer.clock import to_next
 from streamer.contracts import Clock
 from streamer.telemetry import Telemetry
 
@@ -16,8 +15,6 @@ _EVERY_SECONDS: Final = 0.5
 async def watch(telemetry: Telemetry, clock: Clock) -> None:
     """Ask to be woken, and count by how much later that was. Until cancelled."""
     while True:
-        now_ns = clock.monotonic_ns()
-        seconds = to_next(_EVERY_SECONDS, now_ns / 1e9)
-        asked_ns = now_ns + int(seconds * 1e9)
-        await asyncio.sleep(seconds)
+        asked_ns = clock.monotonic_ns() + int(_EVERY_SECONDS * 1e9)
+        await asyncio.sleep(_EVERY_SECONDS)
         telemetry.observe("streamer_event_loop_delay_seconds", max(0, clock.monotonic_ns() - asked_ns) / 1e9)

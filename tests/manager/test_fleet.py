@@ -316,18 +316,24 @@ def test_what_runs_on_below_an_emptied_cgroup_makes_its_totals_the_last_samples(
     ("looks", "totals"),
     [
         # v1: the container's directories are removed one after the other while it is looked at
-        (["sample cpu=40 io=7", "end io=9"], ("last_sample", 40, 9)),
-        (["sample cpu=40 io=7", "end cpu=50"], ("last_sample", 50, 7)),
-        (["sample cpu=40 io=7", "sample"], ("last_sample", 40, 7)),
-        (["sample cpu=40 io=7", "end cpu=50 io=9", "sample"], ("exit", 50, 9)),
-        (["sample cpu=40 io=7", "end cpu=50 io=9", "sample io=9"], ("exit", 50, 9)),
-        (["sample cpu=40 io=7", "end", "sample"], ("last_sample", 40, 7)),
-        (["end io=9"], ("exit", UNSET, 9)),
-        (["sample io=7"], ("last_sample", UNSET, 7)),
+        (["sample cpu=40 io=7", "end io=9"], ("last_sample", 1, 40, 9)),
+        (["sample cpu=40 io=7", "end cpu=50"], ("exit", 2, 50, 7)),
+        (["sample cpu=40 io=7", "sample"], ("last_sample", 1, 40, 7)),
+        (["sample cpu=40", "sample", "sample", "end"], ("last_sample", 1, 40, UNSET)),
+        (["sample cpu=40 io=7", "end cpu=50 io=9", "sample"], ("exit", 2, 50, 9)),
+        (["sample cpu=40 io=7", "end cpu=50 io=9", "sample io=9"], ("exit", 2, 50, 9)),
+        (["end io=9"], ("last_sample", 1, UNSET, 9)),
+        (["sample io=7", "end io=9"], ("last_sample", 2, UNSET, 9)),
+        (["sample io=7"], ("last_sample", 1, UNSET, 7)),
+        # a controller is switched off while it lives
+        (["sample cpu=40 io=7", "sample cpu=41", "end cpu=50"], ("exit", 3, 50, 7)),
+        # something ran on, in a cgroup below
+        (["sample cpu=40 io=7", "end cpu=50 io=9", "sample cpu=60"], ("last_sample", 3, 60, 9)),
+        (["end cpu=50 io=9", "sample io=12"], ("last_sample", 1, 50, 12)),
     ],
 )
 def test_what_could_not_be_read_any_more_is_the_last_that_was(looks: list[str], totals: tuple[Any, ...]) -> None:
-    """Of the end and of the samples before and after it; exact is only what was read at the end as a whole."""
+    """Of the end and of the samples before and after it; totals are those of the end, and have the time, by their CPU time."""
     teller = Teller()
     teller.hear(appeared("/job", 1))
     for at, look in enumerate(looks, 1):
@@ -335,10 +341,11 @@ def test_what_could_not_be_read_any_more_is_the_last_that_was(looks: list[str], 
         numbers = {"cpu_usage_ns": UNSET} | {
             {"cpu": "cpu_usage_ns", "io": "io_read_bytes"}[name]: int(number) for name, number in (each.split("=") for each in told)
         }
-        seen = sample(at=at, **numbers)
+        seen = sample(at=at * 1_000_000, **numbers)
         teller.hear(o.Emptied("/job", 1, seen) if kind == "end" else o.Sampled("/job", 1, seen))
     (deleted,) = teller.hear(vanished("/job", 1))
-    assert (deleted.totals_from, deleted.total_cpu_usage_ns, deleted.total_io_read_bytes) == totals
+    told_of = deleted.totals_from, deleted.totals_at_ms - T0 // 1_000_000, deleted.total_cpu_usage_ns, deleted.total_io_read_bytes
+    assert told_of == totals
 
 
 def test_totals_are_absent_when_nothing_was_ever_read() -> None:

@@ -48,6 +48,7 @@ class Server:
 
     package = ""
     program = ""
+    host = "127.0.0.1"  # of `address`
 
     def __init__(self) -> None:
         need(self.program, self.package)
@@ -64,7 +65,7 @@ class Server:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def running(self) -> bool:
@@ -154,7 +155,7 @@ class RedisServer(Server):
         return [str(shutil.which(self.program)), *where, "--save", "", *self._arguments]
 
     def answers(self) -> bool:
-        return b"LOADING" not in (reply := _said(self.port, b"PING\r\n")) and reply[:1] in (b"+", b"-")
+        return b"LOADING" not in (reply := _said(self.address, b"PING\r\n")) and reply[:1] in (b"+", b"-")
 
     def cli(self, *arguments: str) -> str:
         """What redis-cli prints."""
@@ -215,7 +216,7 @@ class KafkaServer(Server):
     def answers(self) -> bool:
         # Metadata v1 of no topic: (size, key, version, id, client, topics). The broker answers when it has started, and names itself
         # once the controller counts it in: a client that asks before finds nobody. (size, id, brokers, ...)
-        reply = _said(self.port, bytes.fromhex("0000000e 0003 0001 00000001 ffff 00000000"))
+        reply = _said(self.address, bytes.fromhex("0000000e 0003 0001 00000001 ffff 00000000"))
         return reply[4:8] == b"\0\0\0\1" and int.from_bytes(reply[8:12]) > 0
 
     def tool(self, main_class: str, *arguments: str, given: str | None = None) -> str:
@@ -252,14 +253,14 @@ class KafkaServer(Server):
         users = " ".join(f'user_{user}="{self.password}"' for user in ("agent", "guest"))
         plain = module.format("plain.PlainLoginModule") + f" {users};"
         ports = {"PLAINTEXT": self.port, "SASL_PLAINTEXT": self.sasl_port, "SASL_SSL": self.tls_port}
-        clients = _listeners(ports)
+        clients = _listeners(ports, self.host)
         lines = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
             "controller.listener.names": "CONTROLLER",
             "listeners": f"{clients},CONTROLLER://127.0.0.1:{self._controller_port}",
-            "advertised.listeners": _listeners({**ports, "PLAINTEXT": self._advertised_port}),
+            "advertised.listeners": _listeners({**ports, "PLAINTEXT": self._advertised_port}, self.host),
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT," + ",".join(f"{name}:{name}" for name in ports),
             "inter.broker.listener.name": "PLAINTEXT",
             "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
@@ -310,8 +311,9 @@ class KafkaServer(Server):
             subprocess.run(command, check=True, capture_output=True, timeout=180)
 
 
-def _listeners(ports: dict[str, int]) -> str:
-    return ",".join(f"{name}://{'localhost' if 'SSL' in name else '127.0.0.1'}:{port}" for name, port in ports.items())
+def _listeners(ports: dict[str, int], host: str) -> str:
+    hosts = {"PLAINTEXT": host, "SASL_PLAINTEXT": "127.0.0.1", "SASL_SSL": "localhost"}
+    return ",".join(f"{name}://{hosts[name]}:{port}" for name, port in ports.items())
 
 
 def kafka_libs() -> Path:
@@ -368,9 +370,10 @@ def free_port() -> int:
                 return port
 
 
-def _said(port: int, question: bytes) -> bytes:
+def _said(address: str, question: bytes) -> bytes:
     """What a server answers, or nothing."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1) as connection:
         connection.sendall(question)
         return connection.recv(4096)
     return b""
