@@ -300,10 +300,15 @@ class Container:
             return
         end = self.emptied
         if end is not None and end.time_ns < sample.time_ns and _moved(sample, end):
-            # something still runs, in a cgroup below: those totals were not the last, though no sample before had more
-            self.emptied, self.read = None, completed(end, self.read)
+            self.ran_on()  # in a cgroup below
         self.read = completed(sample, self.read)
         self.count_kills(sample)
+
+    def ran_on(self) -> None:
+        """The end that was seen was none: what was read at it is as any look, and no sample has more so far."""
+        if self.emptied is not None:
+            self.read = completed(self.emptied, self.read)
+        self.emptied = None
 
     def count_kills(self, sample: Sample) -> None:
         """Keep the kernel's count of OOM kills since we first looked; kills from before are not ours to tell."""

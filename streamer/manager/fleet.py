@@ -266,7 +266,7 @@ class Fleet:
     def _joined(self, seen: o.Joined, now: Now) -> list[Message]:
         container = self._roster.present(seen.path, seen.inode)
         if container is not None:
-            container.emptied = None
+            container.ran_on()
             # elsewhere the first process is the runtime's own helper; in a container it has that one's network
             if container.owner.runtime == "raw" and enclosing(seen.path) is None:
                 container.joined_pid = seen.pid

@@ -330,6 +330,9 @@ def test_what_runs_on_below_an_emptied_cgroup_makes_its_totals_the_last_samples(
         # something ran on, in a cgroup below
         (["sample cpu=40 io=7", "end cpu=50 io=9", "sample cpu=60"], ("last_sample", 3, 60, 9)),
         (["end cpu=50 io=9", "sample io=12"], ("last_sample", 1, 50, 12)),
+        # somebody came after the last one had gone
+        (["sample cpu=40 io=7", "end cpu=50", "joined"], ("last_sample", 2, 50, 7)),
+        (["sample cpu=40 io=7", "end cpu=50 io=9", "joined", "end cpu=60"], ("exit", 4, 60, 9)),
     ],
 )
 def test_what_could_not_be_read_any_more_is_the_last_that_was(looks: list[str], totals: tuple[Any, ...]) -> None:
@@ -342,7 +345,12 @@ def test_what_could_not_be_read_any_more_is_the_last_that_was(looks: list[str], 
             {"cpu": "cpu_usage_ns", "io": "io_read_bytes"}[name]: int(number) for name, number in (each.split("=") for each in told)
         }
         seen = sample(at=at * 1_000_000, **numbers)
-        teller.hear(o.Emptied("/job", 1, seen) if kind == "end" else o.Sampled("/job", 1, seen))
+        heard = {
+            "end": o.Emptied("/job", 1, seen),
+            "sample": o.Sampled("/job", 1, seen),
+            "joined": o.Joined("/job", 1, T0 + at, 77),
+        }
+        teller.hear(heard[kind])
     (deleted,) = teller.hear(vanished("/job", 1))
     told_of = deleted.totals_from, deleted.totals_at_ms - T0 // 1_000_000, deleted.total_cpu_usage_ns, deleted.total_io_read_bytes
     assert told_of == totals
