@@ -52,14 +52,16 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(given)
     in_guest, name = args.guest, next((word for word in given if not word.startswith("-")), "")
     del args.guest  # it is where it runs, not what
-    if in_guest and (name not in IN_GUEST or args.workload != "idle"):
-        parser.error(
-            f"--guest: for {' and '.join(IN_GUEST)}, and idle: all that the guest does is counted, other brokers and tenants, too"
-        )
+    if in_guest and (name not in IN_GUEST or args.workload != "idle" or args.sink == "redis"):
+        where = f"--guest: for {' and '.join(IN_GUEST)}, idle, to Kafka or a file"
+        parser.error(f"{where}: all that the guest does is counted, a broker's work and a tenant's, too")
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # what was made is taken away
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, signal.default_int_handler)  # what was made is taken away
     try:
-        return guest.run(given[1:], kafka=args.sink != "file") if in_guest else int(args.run(args))
+        return (
+            guest.run([word for word in given if word != "--guest"], kafka=args.sink != "file") if in_guest else int(args.run(args))
+        )
     except KeyboardInterrupt:
         return 130
 

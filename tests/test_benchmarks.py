@@ -158,12 +158,12 @@ def test_the_wire_to_a_guest_is_within_the_networks_of_benchmarks_and_another_fo
     assert len({wire.host for wire in wires[:4]}) == 4
 
 
-@pytest.mark.parametrize("words", [("latency",), ("sampling", "--workload", "busy")])
+@pytest.mark.parametrize("words", [("latency",), ("sampling", "--workload", "busy"), ("growth", "--sink", "redis")])
 def test_what_the_guest_would_measure_wrongly_is_refused(words: tuple[str, ...]) -> None:
     """All that it does is counted there: a broker's work or a tenant's must not be."""
     done = benchmarks("--guest", *words)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--guest: for sampling and growth, and idle" in done.stderr
+    assert "--guest: for sampling and growth, idle, to Kafka or a file" in done.stderr
 
 
 def test_a_later_sample_that_says_the_same_again_is_the_same_but_for_its_time() -> None:

@@ -296,7 +296,10 @@ class Container:
         before, self.last = self.last, sample
         self.samples += 1
         if before is not None and before.values is sample.values:
-            self.read = sample if self.read is before else self.read
+            if self.read is before:
+                self.read = sample
+            elif self.read is not None and sample.values[_CPU] is not UNSET:  # completed, and still so
+                self.read = structs.replace(self.read, time_ns=sample.time_ns)
             return
         end = self.emptied
         if end is not None and end.time_ns < sample.time_ns and _moved(sample, end):
@@ -349,9 +352,13 @@ def completed(sample: Sample, before: Sample | None) -> Sample:
 
 
 def _moved(sample: Sample, end: Sample) -> bool:
-    """Whether some total has grown since, as far as both of them have it."""
-    pairs = zip(_totals_of(end.values), _totals_of(sample.values), strict=True)
-    return any(then is not UNSET and now is not UNSET and now > then for then, now in pairs)
+    """Whether CPU time was used since; where one of them does not have it, whether another total has grown that both have.
+
+    I/O alone is no sign: on v2 what is written back late is booked on a cgroup whose last process has ended.
+    """
+    pairs = list(zip(_totals_of(end.values), _totals_of(sample.values), strict=True))
+    cpu = pairs[_CPU_OF_TOTALS]
+    return any(then is not UNSET and now is not UNSET and now > then for then, now in ([cpu] if UNSET not in cpu else pairs))
 
 
 TOTALS: Final = {
@@ -365,6 +372,7 @@ TOTALS: Final = {
 
 _TOTALS: Final = tuple(stats.INDEX[column] for column in TOTALS.values())
 _totals_of: Final = operator.itemgetter(*_TOTALS)
+_CPU_OF_TOTALS: Final = list(TOTALS.values()).index("cpu_usage_ns")
 _CPU: Final = stats.INDEX["cpu_usage_ns"]
 _OOM_KILLS: Final = stats.INDEX["memory_oom_kills"]
 _BUSY: Final = tuple(stats.INDEX[name] for name in ("cpu_usage_ns", "memory_usage_bytes", "io_read_bytes", "io_write_bytes"))

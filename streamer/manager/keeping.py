@@ -61,6 +61,9 @@ def revive(kept: Kept, owner: Owner, alive_ns: int) -> Container:
     container.oom_unlogged, container.oom_unlogged_ns = kept.oom_unlogged, kept.oom_unlogged_ns
     container.last = container.read = _sample(kept.last)
     container.emptied = _sample(kept.emptied)
+    if container.read is not None:  # what was said of it stands
+        container.steady(container.read)
+        container.network(container.read)
     return container
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from streamer.clock import rfc3339
 from streamer.manager.container import LabelFilter
@@ -330,6 +330,9 @@ def test_what_runs_on_below_an_emptied_cgroup_makes_its_totals_the_last_samples(
         # something ran on, in a cgroup below
         (["sample cpu=40 io=7", "end cpu=50 io=9", "sample cpu=60"], ("last_sample", 3, 60, 9)),
         (["end cpu=50 io=9", "sample io=12"], ("last_sample", 1, 50, 12)),
+        (["sample cpu=40 io=7", "end cpu=50 io=9", "sample cpu=50 io=12"], ("exit", 2, 50, 12)),  # written back late
+        (["sample cpu=40 io=7", "sample cpu=41", "again"], ("last_sample", 3, 41, 7)),
+        (["sample cpu=40 io=7", "sample", "again"], ("last_sample", 1, 40, 7)),
         # somebody came after the last one had gone
         (["sample cpu=40 io=7", "end cpu=50", "joined"], ("last_sample", 2, 50, 7)),
         (["sample cpu=40 io=7", "end cpu=50 io=9", "joined", "end cpu=60"], ("exit", 4, 60, 9)),
@@ -337,17 +340,19 @@ def test_what_runs_on_below_an_emptied_cgroup_makes_its_totals_the_last_samples(
 )
 def test_what_could_not_be_read_any_more_is_the_last_that_was(looks: list[str], totals: tuple[Any, ...]) -> None:
     """Of the end and of the samples before and after it; totals are those of the end, and have the time, by their CPU time."""
-    teller = Teller()
+    teller, seen = Teller(), sample()
     teller.hear(appeared("/job", 1))
     for at, look in enumerate(looks, 1):
         kind, *told = look.split()
         numbers = {"cpu_usage_ns": UNSET} | {
             {"cpu": "cpu_usage_ns", "io": "io_read_bytes"}[name]: int(number) for name, number in (each.split("=") for each in told)
         }
-        seen = sample(at=at * 1_000_000, **numbers)
+        at_ns = at * 1_000_000
+        seen = structs.replace(seen, time_ns=T0 + at_ns) if kind == "again" else sample(at=at_ns, **numbers)
         heard = {
             "end": o.Emptied("/job", 1, seen),
             "sample": o.Sampled("/job", 1, seen),
+            "again": o.Sampled("/job", 1, seen),
             "joined": o.Joined("/job", 1, T0 + at, 77),
         }
         teller.hear(heard[kind])

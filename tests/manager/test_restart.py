@@ -15,6 +15,7 @@ from streamer.manager.watchdog import Watchdog
 from streamer.model import messages as m
 from streamer.model import observations as o
 from streamer.model.inventory import Checkpoint, Kept, Past
+from streamer.model.stats import NetworkInterface
 from tests.manager.teller import HOST, ID, PATH, T0, Teller, appeared, described, event, kill, sample, sampled, vanished
 
 S = 1_000_000_000
@@ -142,6 +143,20 @@ def test_a_container_whose_end_was_seen_keeps_it_over_the_restart() -> None:
     (deleted,) = after.hear(event("die", at=91 * MS, exit_code=3))
     assert (deleted.event, deleted.found, deleted.exit_code, deleted.lifetime_ms) == ("deleted", "live", 3, 90)
     assert (deleted.totals_from, deleted.total_cpu_usage_ns) == ("exit", 31_000)
+
+
+def test_what_was_said_of_a_network_stands_though_its_end_is_told_by_the_next_run() -> None:
+    """The network ended with the last process; what had been counted until then was said."""
+    before = Teller(docker=False)
+    before.hear(
+        appeared("/job", 8), sampled("/job", 8, cpu_usage_ns=40, interfaces=(NetworkInterface("eth0", 5, 1, 0, 0, 7, 1, 0, 0),))
+    )
+    before.hear(o.Emptied("/job", 8, sample(at=50, cpu_usage_ns=50)))
+    after, _ = next_run(left_by(before), docker=False)
+    after.hear(appeared("/job", 8, found="startup"))
+    (deleted,) = [record for record in after.hear(vanished("/job", 8)) if getattr(record, "event", "") == "deleted"]
+    assert (deleted.totals_from, deleted.total_cpu_usage_ns) == ("exit", 50)
+    assert (deleted.total_network_rx_bytes, deleted.total_network_tx_bytes) == (5, 7)
 
 
 def test_a_container_that_waited_for_its_name_is_told_as_a_pair() -> None:
