@@ -28,9 +28,8 @@ from streamer.outbox.lock import StoreFailed
 from streamer.outbox.store import Committed, Store, Work
 
 _MS: Final = 1_000_000
-_MOST_WORKS: Final = (
-    200  # in one transaction, or handed over at once, so that it is twice as many at most; the rest waits for the next
-)
+_MOST_WORKS: Final = 200
+"""Handed over at once; and that many make a transaction, which is twice as many at most. The rest waits for the next."""
 DEAD_LETTERS: Final = "dead-letters.jsonl"
 _DEAD_LETTER_BYTES: Final = 64 << 20
 _CLOSE_SECONDS: Final = 10.0
