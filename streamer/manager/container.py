@@ -65,6 +65,7 @@ class Details(NamedTuple):
 UNKNOWN: Final = Details()
 
 _COUNTERS: Final = tuple(i for i, row in enumerate(stats.STATS) if row.kind == "counter")
+_counters_of: Final = operator.itemgetter(*_COUNTERS)
 _NETWORK_SUFFIXES: Final = tuple(suffix for suffix, _ in stats.NETWORK)
 _network_counters: Final = operator.attrgetter(*_NETWORK_SUFFIXES)
 NOTHING_SAID: Final[tuple[Any, ...]] = (None,) * 5
@@ -145,7 +146,7 @@ class Container:
         self.oom_unlogged_ns = 0  # wall clock: when that was said last
         self.oom_check_at = 0  # monotonic ns; then kills that only the counter saw are said
         # the counters that are there, the highest that was seen of each, and the same of those that were
-        self._absent = -1  # columns that are not there
+        self._absent = -1  # counters that are not there
         self._columns: tuple[int, ...] = ()
         self._getter: Callable[[tuple[Any, ...]], tuple[int, ...]] = tuple
         self._floor: tuple[int, ...] = ()
@@ -246,7 +247,7 @@ class Container:
         return self._steady[1]
 
     def _held(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        if values.count(UNSET) != self._absent:
+        if _counters_of(values).count(UNSET) != self._absent:
             return self._held_anew(values)
         try:
             now = self._getter(values)
@@ -262,7 +263,7 @@ class Container:
         """A file came or went: the columns present are not the ones of last time. What those had that went holds when they return."""
         self._highest.update(zip(self._columns, self._floor, strict=True))
         columns = self._columns = tuple([i for i in _COUNTERS if values[i] is not UNSET])
-        self._absent = values.count(UNSET)
+        self._absent = len(_COUNTERS) - len(columns)
         self._getter = operator.itemgetter(*columns) if len(columns) > 1 else lambda row: tuple([row[i] for i in columns])
         self._floor = tuple([max(values[i], self._highest.get(i, 0)) for i in columns])
         return self._with_floor(values)

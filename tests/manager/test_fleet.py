@@ -304,6 +304,15 @@ def test_counters_never_run_backwards() -> None:
     assert [(r.cpu_usage_ns, r.cpu_user_ns, r.network_rx_bytes) for r in stats] == [(100, 60, 107), (110, 60, 107), (120, 70, 107)]
 
 
+def test_a_counter_that_comes_as_a_gauge_goes_never_runs_backwards_either() -> None:
+    """As many columns are there as before, but others."""
+    teller = Teller()
+    teller.hear(appeared("/job", 1))
+    for columns in ({"memory_peak_bytes": 5}, {"io_read_bytes": 9}, {"io_read_bytes": 3}):
+        teller.hear(o.Sampled("/job", 1, sample(cpu_usage_ns=1, **columns)))
+    assert [r.io_read_bytes for r in teller.records(m.STATS)] == [UNSET, 9, 9]
+
+
 def test_what_runs_on_below_an_emptied_cgroup_makes_its_totals_the_last_samples() -> None:
     """Totals are only said to be of the exit when nothing ran after they were read."""
     teller = Teller()
