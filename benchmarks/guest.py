@@ -52,7 +52,8 @@ def _wire() -> Iterator[Wire]:
         _ip("link", "set", wire.device, "up")
         yield wire
     finally:
-        _ip("link", "delete", wire.device)
+        if Path("/sys/class/net", wire.device).exists():  # it could be made
+            _ip("link", "delete", wire.device)
 
 
 def wire_of(pid: int) -> Wire:
